@@ -1,0 +1,97 @@
+# Two commands are enough on a fresh machine: `make run` and `make test`. Works with GNU make 3.81 (macOS) and later.
+# Another Python: PYTHON=python3.12 make run. pip's own settings (PIP_INDEX_URL and the like) are left alone.
+
+PYTHON ?= python3
+BENCH  ?= ../shared/bench
+TRUTH  ?= ../shared/data/token_truth.jsonl
+
+VENV := .venv
+BIN  := $(VENV)/bin
+# Stamps: pip runs again only when a requirements file is newer.
+RUNTIME := $(VENV)/.runtime
+DEV     := $(VENV)/.dev
+# -qq keeps errors and drops warnings; wheels only, so that no compiler is needed and no setup.py runs.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes --only-binary=:all:
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test check fix bench tokens lock browser
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(RUNTIME) ## make .venv with what the service needs
+
+# exec: make's child is the service itself, so that Ctrl-C and SIGTERM reach it.
+run: $(RUNTIME) ## start the service on SQLite
+	@exec $(BIN)/python wsgi.py
+
+test: check browser ## set everything up, check the code, run all tests
+	@$(BIN)/python -m pytest
+
+check: $(DEV) ## lint, format, types, layers, Dockerfile; changes nothing
+	@$(BIN)/ruff check -q
+	@$(BIN)/ruff format -q --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Dockerfile
+
+fix: $(DEV) ## mend what ruff can mend, and format
+	@$(BIN)/ruff check -q --fix || true
+	@$(BIN)/ruff format -q
+
+tokens: $(RUNTIME) ## measure token counting against recorded truth
+	@$(BIN)/python bench/tokens.py --truth $(TRUTH) --write docs/performance.md
+
+bench: .bench/ready ## measure the gateway beside a bare relay
+	@.bench/venv/bin/python .bench/harness/bench.py --gateway opus,relay-requests --project $(CURDIR) \
+	    --peers .bench/harness/peers --repeat 3 --json .bench/out.json
+
+# Keeps the pins that still fit; `make lock UPGRADE=--upgrade` takes the newest releases that are at least 7 days old.
+lock: $(BIN)/python ## compile requirements*.in to pinned, hashed files
+	@[ -x .bench/lock/bin/uv ] || { $(BIN)/python -m venv .bench/lock && .bench/lock/bin/python -m pip install -qq uv; }
+	@set -e; for name in requirements requirements-dev; do \
+	    .bench/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+	        $(if $(PIP_INDEX_URL),--default-index $(PIP_INDEX_URL)) --exclude-newer '7 days' \
+	        --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	        $$name.in -o $$name.txt >/dev/null; \
+	done
+
+# Also remakes a .venv whose Python is gone (bin/python is then a dangling link).
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Opus API needs Python 3.11 or newer; if you have one under another name, type: PYTHON=python3.12 make $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "Python's venv module is missing; type: apt-get install $(notdir $(PYTHON))-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# An interrupted or outgrown .venv (another minor version of Python behind the same link) has no pip that works.
+$(RUNTIME): requirements.txt $(BIN)/python
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing requirements ..."
+	@$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUNTIME)
+	@echo "Installing requirements for tests ..."
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+# Debian's own chromium where apt may be used, else the one Playwright brings (Ubuntu's package is a snap, which
+# containers cannot run). Tests take $CHROMIUM, /usr/bin/chromium, `chromium` on the path, else Playwright's.
+browser: $(DEV)
+	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && . /etc/os-release && [ "$$ID" = debian ] && \
+	  echo "Installing chromium ..." && apt-get -qq update >/dev/null && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; } || \
+	$(BIN)/playwright install $$([ "$$(id -u)" != 0 ] || echo --with-deps) chromium
+
+# The harness writes beside itself, so a copy is used; it and what it installs stay in .bench (ignored by git).
+.bench/ready: $(RUNTIME) $(wildcard $(BENCH)/*)
+	@[ -f $(BENCH)/bench.py ] || { echo "The benchmark is not at $(BENCH); type: make bench BENCH=path/to/bench" >&2; exit 1; }
+	@mkdir -p .bench/harness && cp $(BENCH)/*.* .bench/harness/ && chmod -R u+w .bench/harness
+	@echo "Installing the benchmark ..."
+	@[ -x .bench/venv/bin/pip ] || $(BIN)/python -m venv --clear .bench/venv
+	@.bench/venv/bin/python -m pip install -qq uvloop orjson psutil
+	@cd .bench/harness && sh install_peers.sh relay
+	@touch $@
