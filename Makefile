@@ -21,6 +21,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(RUNTIME) ## make .venv with what the service needs
+	@:
 
 # exec: make's child is the service itself, so that Ctrl-C and SIGTERM reach it.
 run: $(RUNTIME) ## start the service on SQLite

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -275,9 +276,5 @@ def test_the_example_shows_the_defaults(tmp_path):
 
 def test_each_example_is_explained_in_the_line_above():
     lines = text(".env.example").splitlines()
-    bare = [
-        line
-        for before, line in zip(lines, lines[1:], strict=False)
-        if re.match("#[A-Z_]+=", line) and not before.startswith("# ")
-    ]
-    assert bare == []
+    pairs = [(above, line) for above, line in pairwise(lines) if re.match("#[A-Z_]+=", line)]
+    assert [line for above, line in pairs if not above.startswith("# ")] == []
