@@ -46,8 +46,8 @@ class Family:
     image_most: int  # tokens of the largest image
 
 
-# Newest first. text and tools_*: least absolute error over recorded requests with true usage. Where a family's recordings
-# lack a tool_choice, the number of auto stands in (marked ~).
+# Newest first. text and tools_*: least absolute error over recorded requests with their true usage. Where recordings
+# of a family lack a tool_choice, the number of auto stands in (marked ~).
 # image_*: platform.claude.com/docs/en/build-with-claude/vision.
 FAMILIES = (
     # A new tokenizer: the documentation says 1.0 to 1.35 times the tokens of its predecessor.
