@@ -1,0 +1,256 @@
+"""What every console page shares: blueprints that guard themselves, headers, template helpers, `/` and the theme.
+
+A page blueprint comes from ``page_blueprint``; nothing here hooks into /v1.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Flask, abort, current_app, make_response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from opus_api.models import now
+from opus_api.version import __version__
+from opus_api.wire.errors import ApiError
+
+# Pages that a person who is not signed in, or must change the password first, may still reach.
+OPEN_PAGES = {"auth_pages.login", "auth_pages.logout", "console.index", "console.theme"}
+UNCHANGED_PASSWORD_PAGES = OPEN_PAGES | {"auth_pages.password"}
+
+THEMES = ("", "light", "dark")
+YEAR = 365 * 86_400
+
+
+class Page(NamedTuple):
+    """One entry of the navigation; ``section`` is the blueprint whose pages it stands for."""
+
+    endpoint: str
+    label: str
+    icon: str
+
+    @property
+    def current(self) -> bool:
+        return request.blueprint == self.endpoint.partition(".")[0]
+
+
+NAVIGATION = (Page("cookies_pages.index", "Accounts", "accounts"),)
+
+
+def page_blueprint(name: str) -> Blueprint:
+    """A blueprint of pages: signed-in people only, safe headers, errors as pages."""
+    bp = Blueprint(name, f"opus_api.web.{name}")
+    bp.before_request(_refuse_foreign_posts)
+    bp.before_request(_lead_to_sign_in)
+    bp.after_request(page_headers)
+    bp.register_error_handler(ApiError, _answer_api_error)
+    bp.register_error_handler(HTTPException, _answer_http_error)
+    return bp
+
+
+def _refuse_foreign_posts() -> None:
+    """A second lock beside the CSRF token. Browsers send Sec-Fetch-Site over https and to loopback only."""
+    if request.method in {"GET", "HEAD", "OPTIONS"}:
+        return
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
+        abort(403, "This form was sent from another site.")
+    # Our own referrer policy turns the Origin of our own forms into "null".
+    origin = request.headers.get("Origin", "null")
+    if origin != "null" and urlsplit(origin).netloc != request.host:
+        abort(403, "This form was sent from another site.")
+
+
+def _lead_to_sign_in() -> Response | None:
+    if not current_user.is_authenticated:
+        if request.endpoint in OPEN_PAGES:
+            return None
+        wanted = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for("auth_pages.login", next=wanted))
+    if current_user.must_change_password and request.endpoint not in UNCHANGED_PASSWORD_PAGES:
+        return redirect(url_for("auth_pages.password"))
+    return None
+
+
+# --- Headers --------------------------------------------------------------------------------------------------------
+
+
+def page_headers(response: Response) -> Response:
+    """What a browser may do with a page: run our script and style, talk to us, be framed where allowed."""
+    ancestors = _frame_ancestors()
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        f"form-action 'self'; base-uri 'none'; frame-ancestors {' '.join(ancestors) or chr(39) + 'none' + chr(39)}"
+    )
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-store"
+    if not ancestors:
+        response.headers["X-Frame-Options"] = "DENY"
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = f"max-age={YEAR}"
+    return response
+
+
+def _frame_ancestors() -> tuple[str, ...]:
+    settings = current_app.extensions["settings"]
+    # A Space is shown inside its page on huggingface.co.
+    return tuple(settings.frame_ancestors) or (("https://huggingface.co",) if settings.space_id else ())
+
+
+def over_plain_http() -> bool:
+    """True when what is typed here can be read on the way: no TLS, and not this machine talking to itself."""
+    if request.is_secure:
+        return False
+    host = (urlsplit(f"//{request.host}").hostname or "").lower()
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost" and not host.endswith(".localhost")
+
+
+# --- Errors as pages ------------------------------------------------------------------------------------------------
+
+TITLES = {
+    400: "That did not work",
+    403: "Not allowed",
+    404: "Nothing here",
+    409: "That did not work",
+    429: "Too many tries",
+    503: "Back in a moment",
+}
+
+
+def error_page(status: int, message: str) -> Response:
+    """A whole page for an error; also for web/errors.py where a browser asked for a page."""
+    title = TITLES.get(status, "Something went wrong")
+    page = render_template("error.html", status=status, title=title, message=message)
+    return page_headers(make_response(page, status))
+
+
+def _answer_api_error(error: ApiError) -> Response:
+    response = error_page(error.status, error.message)
+    response.headers.update(error.headers)
+    return response
+
+
+def _answer_http_error(error: HTTPException) -> ResponseReturnValue:
+    if error.code is None or error.code < 400:  # a redirect
+        return error
+    return error_page(error.code, error.description or error.name)
+
+
+# --- What templates know --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a moment is from now, in the largest unit that fits; the template finds the words."""
+
+    count: int
+    unit: str
+    ahead: bool
+
+
+def distance(moment: datetime) -> Distance:
+    """The distance of a moment from now."""
+    seconds = (moment - now()).total_seconds()
+    size, ahead = abs(seconds), seconds > 0
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        if size >= length * (2 if unit == "d" else 1) and (unit != "s" or size >= 5):
+            # What lies ahead is rounded up: "in 0 min" helps nobody.
+            return Distance(int(-(-size // length)) if ahead else int(size // length), unit, ahead)
+    return Distance(0, "now", ahead)
+
+
+def utc(moment: datetime) -> str:
+    """A moment as a person reads it exactly."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as machines read it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def grouped(number: int) -> str:
+    """A number with thousands apart."""
+    return f"{number:,}"
+
+
+@cache
+def _fingerprint(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()[:10]
+
+
+def asset(name: str) -> str:
+    """The address of a file in static/, new whenever its content is."""
+    path = Path(current_app.static_folder or "") / name
+    return url_for("static", filename=name, v=_fingerprint(path))
+
+
+def chosen_theme() -> str:
+    """The colours that were chosen by hand: "light", "dark", or "" for what the system says."""
+    chosen = request.cookies.get("theme", "")
+    return chosen if chosen in THEMES else ""
+
+
+def _template_names() -> dict[str, Any]:
+    return {
+        "navigation": NAVIGATION,
+        "plain_http": over_plain_http(),
+        "theme": chosen_theme(),
+        "version": __version__,
+        "asset": asset,
+    }
+
+
+def local_path(target: str | None) -> str:
+    """``target`` when it is a path of this site, else where a signed-in person starts."""
+    # Browsers drop tabs and newlines and read "\\" as "/" when they resolve an address.
+    plain = (target or "").replace("\\", "/")
+    if plain.startswith("/") and not plain.startswith("//") and plain.isprintable():
+        return plain
+    return url_for("cookies_pages.index")
+
+
+# --- Pages ----------------------------------------------------------------------------------------------------------
+
+bp = page_blueprint("console")
+
+
+@bp.get("/")
+@bp.get("/index.html")
+def index() -> Response:
+    """The front door: the accounts for who is signed in, else the sign-in."""
+    page = "cookies_pages.index" if current_user.is_authenticated else "auth_pages.login"
+    return redirect(url_for(page))
+
+
+@bp.post("/theme")
+def theme() -> Response:
+    """Pins light or dark in a cookie of this browser; "" goes back to what the system says."""
+    chosen = request.form.get("theme", "")
+    if chosen not in THEMES:
+        abort(400, "The theme is light, dark or empty.")
+    response = redirect(local_path(request.form.get("next")))
+    response.set_cookie("theme", chosen, max_age=YEAR if chosen else 0, samesite="Lax", secure=request.is_secure)
+    return response
+
+
+def register(app: Flask) -> None:
+    """Adds every page blueprint and what their templates use."""
+    from opus_api.web import auth_pages, cookies_pages
+
+    for pages in (bp, auth_pages.bp, cookies_pages.bp):
+        app.register_blueprint(pages)
+    # For the whole app, so that error_page works where no route matched; costs nothing where no template is rendered.
+    app.context_processor(_template_names)
+    app.jinja_env.filters |= {"distance": distance, "utc": utc, "rfc3339": rfc3339, "grouped": grouped}

@@ -1,0 +1,309 @@
+"""The pages of accounts: list, add by provider, edit, validate, switch, delete. A view is parse, call, render."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from werkzeug.wrappers import Response
+
+from opus_api.extensions import db
+from opus_api.models import Account
+from opus_api.services import accounts as service
+from opus_api.services import settings
+from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams.base import Upstream
+from opus_api.web.console import page_blueprint
+from opus_api.web.forms import STRATEGIES, AccountForm, RotationForm, RuleForm, account_form
+from opus_api.wire.errors import ApiError
+
+bp = page_blueprint("cookies_pages")
+
+# A page stays under 60 KB with its sheet and script.
+PER_PAGE = 20
+STATES = ("active", "cooling", "invalid", "disabled")
+CLAUDE_NAMES = "claude-*"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One account as the pages show it."""
+
+    id: int
+    provider: str
+    label: str
+    name: str
+    hint: str | None
+    state: str
+    reason: str | None
+    until: datetime | None
+    models: list[str]
+    priority: int
+    usage_count: int
+    error_count: int
+    last_used: datetime | None
+    last_validated: datetime | None
+    created_at: datetime
+
+
+def _row(account: Account) -> Row:
+    upstream = UPSTREAMS.get(account.provider)
+    return Row(
+        id=account.id,
+        provider=account.provider,
+        label=upstream.label if upstream else account.provider,
+        name=account.name,
+        hint=service.hint(account.api_key),
+        state=account.state,
+        reason=account.state_reason,
+        until=account.state_until,
+        models=[*account.model_map, *(account.models or account.listed_models or [])],
+        priority=account.priority,
+        usage_count=account.usage_count,
+        error_count=account.error_count,
+        last_used=account.last_used,
+        last_validated=account.last_validated,
+        created_at=account.created_at,
+    )
+
+
+def _accounts() -> service.Accounts:
+    accounts: service.Accounts = current_app.extensions["accounts"]
+    return accounts
+
+
+def _kinds() -> list[Upstream]:
+    """The providers that accounts can belong to."""
+    return [upstream for upstream in UPSTREAMS.values() if upstream.name != "practice"]
+
+
+def _back(account_id: int) -> Response:
+    """To the page the button was pressed on."""
+    if request.args.get("back") == "edit":
+        return redirect(url_for(".edit", account_id=account_id))
+    return redirect(url_for(".index", page=request.args.get("page"), _anchor=f"account-{account_id}"))
+
+
+# --- The list -------------------------------------------------------------------------------------------------------
+
+
+@bp.get("/cookies")
+def index() -> str:
+    """All accounts with their state and use."""
+    # The larger priority is used first, so it stands first.
+    accounts = sorted(_accounts().all(), key=lambda account: (-account.priority, account.id))
+    pages = max(1, -(-len(accounts) // PER_PAGE))
+    page = min(max(1, request.args.get("page", 1, type=int)), pages)
+    shown = accounts[(page - 1) * PER_PAGE : page * PER_PAGE]
+    return render_template(
+        "cookies/index.html",
+        rows=[_row(account) for account in shown],
+        ids=[account.id for account in accounts],
+        summary=_summary(accounts),
+        rotation=RotationForm(rotation_strategy=_rotation_strategy()),
+        page=page,
+        pages=pages,
+    )
+
+
+def _summary(accounts: Sequence[Account]) -> dict[str, Any]:
+    """The figures above the list, and the shares of its bar in percent."""
+    counts = Counter(account.state for account in accounts)
+    shares, start = [], 0.0
+    for state in STATES:
+        width = 100 * counts[state] / max(1, len(accounts))
+        shares.append({"state": state, "start": round(start, 2), "width": round(width, 2)})
+        start += width
+    return {state: counts[state] for state in STATES} | {
+        "total": len(accounts),
+        "usage_count": sum(account.usage_count for account in accounts),
+        "error_count": sum(account.error_count for account in accounts),
+        "shares": [share for share in shares if share["width"]],
+    }
+
+
+def _rotation_strategy() -> str:
+    chosen: str = settings.get("rotation_strategy", current_app.extensions["settings"].rotation_strategy)
+    return chosen
+
+
+@bp.post("/cookies/rotation")
+def rotation() -> Response:
+    """Saves which account is next."""
+    form = RotationForm()
+    if not form.validate_on_submit():
+        abort(400, "The rotation strategy is one of: " + ", ".join(value for value, _ in STRATEGIES) + ".")
+    settings.put("rotation_strategy", form.rotation_strategy.data)
+    db.session.commit()
+    flash("Saved. The next request follows it.", "success")
+    return redirect(url_for(".index"))
+
+
+# --- Add ------------------------------------------------------------------------------------------------------------
+
+
+@bp.get("/cookies/new")
+def new() -> str:
+    """Which provider; then the form built from what that provider asks for."""
+    if "provider" not in request.args:
+        return render_template("cookies/choose.html", upstreams=_kinds())
+    upstream = _upstream(request.args["provider"])
+    return render_template("cookies/new.html", upstream=upstream, form=account_form(upstream)(formdata=None))
+
+
+def _upstream(name: str) -> Upstream:
+    if name == "practice":
+        abort(404, "The practice provider is built in and needs no account.")
+    if name not in UPSTREAMS:
+        abort(404, "There is no such provider.")
+    return UPSTREAMS[name]
+
+
+@bp.post("/cookies/new")
+def create() -> ResponseReturnValue:
+    """Saves the account whatever its provider says now, then shows what that was."""
+    upstream = _upstream(request.form.get("provider", "morph"))
+    form = account_form(upstream)()
+    if form.validate_on_submit():
+        try:
+            body = {"provider": upstream.name, **form.body()}
+            account = _accounts().create(body, user_id=current_user.id)
+            return redirect(url_for(".saved", account_id=account.id))
+        except ApiError as error:
+            form.refuse(error)
+    return render_template("cookies/new.html", upstream=upstream, form=form), 422
+
+
+@bp.get("/cookies/<int:account_id>/saved")
+def saved(account_id: int) -> str:
+    """What validation found, and the offer of a rule where Claude names would find nobody."""
+    account = _accounts().get(account_id)
+    rule = _rule_form(account) if _offers_rule(account) else None
+    return render_template("cookies/saved.html", row=_row(account), upstream=UPSTREAMS[account.provider], rule=rule)
+
+
+def _offers_rule(account: Account) -> bool:
+    """The first account of a provider that has no models under Claude's names (M9)."""
+    others = [other for other in _accounts().all() if other.provider == account.provider and other.id != account.id]
+    return bool(
+        account.listed_models
+        and not UPSTREAMS[account.provider].model_names
+        and CLAUDE_NAMES not in account.model_map
+        and not any(name.startswith("claude-") for name in account.listed_models)
+        and not others
+    )
+
+
+def _rule_form(account: Account) -> RuleForm:
+    form = RuleForm()
+    form.model.choices = [(model, model) for model in account.listed_models or []]
+    return form
+
+
+@bp.post("/cookies/<int:account_id>/rule")
+def rule(account_id: int) -> ResponseReturnValue:
+    """Saves ``claude-*`` -> the chosen model into the account's model map."""
+    account = _accounts().get(account_id)
+    form = _rule_form(account)
+    if not form.validate_on_submit():
+        row, upstream = _row(account), UPSTREAMS[account.provider]
+        return render_template("cookies/saved.html", row=row, upstream=upstream, rule=form), 422
+    model_map = {**account.model_map, CLAUDE_NAMES: form.model.data}
+    _accounts().update(account_id, {"model_map": model_map})
+    flash(f"Saved. {form.model.data} answers every {CLAUDE_NAMES} name.", "success")
+    return redirect(url_for(".index"))
+
+
+# --- Edit -----------------------------------------------------------------------------------------------------------
+
+
+@bp.get("/cookies/<int:account_id>/edit")
+def edit(account_id: int) -> str:
+    """The form of an account; secrets show their last characters at most."""
+    account = _accounts().get(account_id)
+    return _edit_page(account, _edit_form(account)(formdata=None, data=_editable(account)))
+
+
+@bp.post("/cookies/<int:account_id>/edit")
+def update(account_id: int) -> ResponseReturnValue:
+    """Changes what differs; a secret left empty stays."""
+    form = _edit_form(_accounts().get(account_id))()
+    if form.validate_on_submit():
+        try:
+            account = _accounts().update(account_id, form.body())
+            flash(f"Saved. {account.name} uses it from the next request on.", "success")
+            return redirect(url_for(".index", _anchor=f"account-{account_id}"))
+        except ApiError as error:
+            form.refuse(error)
+    return _edit_page(_accounts().get(account_id), form), 422
+
+
+def _edit_form(account: Account) -> type[AccountForm]:
+    hints = {name: hint for name in ("api_key", "session_key") if (hint := service.hint(getattr(account, name)))}
+    return account_form(UPSTREAMS[account.provider], hints, account.learned_options)
+
+
+def _editable(account: Account) -> dict[str, Any]:
+    """An account's values as its form takes them."""
+    shown = service.as_json(account)
+    return {**shown, "api_key": None, "session_key": None}
+
+
+def _edit_page(account: Account, form: AccountForm) -> str:
+    return render_template("cookies/edit.html", row=_row(account), upstream=UPSTREAMS[account.provider], form=form)
+
+
+# --- One account's buttons ------------------------------------------------------------------------------------------
+
+
+@bp.post("/cookies/<int:account_id>/validate")
+def validate(account_id: int) -> Response:
+    """Asks the provider now whether it takes the credential."""
+    name = _accounts().get(account_id).name
+    found = _accounts().validate(account_id)
+    flash(f"{name}: {found['message']}", "success" if found["is_valid"] else "error")
+    return _back(account_id)
+
+
+@bp.post("/cookies/validate")
+def validate_all() -> Response:
+    """Asks about every account, five at once; the script of the page does it one by one and shows how far it is."""
+    found = _accounts().validate_all()
+    kind = "error" if found["invalid"] else "success"
+    flash(f"{found['valid']} of {found['total']} accounts are valid.", kind)
+    return redirect(url_for(".index"))
+
+
+@bp.post("/cookies/<int:account_id>/state")
+def switch(account_id: int) -> Response:
+    """A person's switch: active or disabled."""
+    account = _accounts().update(account_id, {"state": request.form.get("state")})
+    flash(f"{account.name} is {'disabled' if account.state == 'disabled' else 'enabled'}.", "success")
+    return _back(account_id)
+
+
+@bp.post("/cookies/<int:account_id>/reset")
+def reset(account_id: int) -> Response:
+    """Clears cooling, counters and what made it invalid."""
+    account = _accounts().reset(account_id)
+    flash(f"{account.name} may be used again at once.", "success")
+    return _back(account_id)
+
+
+@bp.get("/cookies/<int:account_id>/delete")
+def delete(account_id: int) -> str:
+    """Asks first."""
+    return render_template("cookies/delete.html", row=_row(_accounts().get(account_id)))
+
+
+@bp.post("/cookies/<int:account_id>/delete")
+def erase(account_id: int) -> Response:
+    """Deletes the account with its credential."""
+    name = _accounts().get(account_id).name
+    _accounts().delete(account_id)
+    flash(f"{name} was deleted.", "success")
+    return redirect(url_for(".index"))

@@ -1,0 +1,298 @@
+"""The forms of the console. A form checks that text has the right shape; services know what is allowed.
+
+Fields are named as the JSON API names them, so that ``body()`` is what the API would have been sent.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from flask_wtf import FlaskForm
+from wtforms import (
+    Field,
+    Form,
+    FormField,
+    HiddenField,
+    IntegerField,
+    PasswordField,
+    SelectField,
+    StringField,
+    TextAreaField,
+)
+from wtforms.validators import InputRequired, Optional
+from wtforms.widgets import TextInput
+
+from opus_api.services.values import FieldError
+from opus_api.upstreams import base
+from opus_api.wire.errors import ApiError
+
+SECRETS = ("api_key", "session_key")
+
+
+def _stripped(value: str | None) -> str:
+    return (value or "").strip()
+
+
+class LinesField(TextAreaField):
+    """Words on lines of their own or between commas; nothing typed is None."""
+
+    def _value(self) -> str:
+        return self.raw_data[0] if self.raw_data else "\n".join(self.data or [])
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        words = [word.strip() for word in re.split(r"[\n,]", valuelist[0])] if valuelist else []
+        self.data = [word for word in words if word] or None
+
+
+class MapField(TextAreaField):
+    """``pattern = model`` on each line."""
+
+    def _value(self) -> str:
+        if self.raw_data:
+            return str(self.raw_data[0])
+        return "\n".join(f"{pattern} = {model}" for pattern, model in (self.data or {}).items())
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data = {}
+        for number, line in enumerate(valuelist[0].splitlines() if valuelist else [], 1):
+            if not line.strip():
+                continue
+            pattern, sign, model = (part.strip() for part in line.partition("="))
+            if not (pattern and sign and model):
+                raise ValueError(f"Line {number} must read: pattern = model.")
+            self.data[pattern] = model
+
+
+class WholeNumberField(IntegerField):
+    """A whole number, kept as it was typed when it is none; nothing typed is ``empty``."""
+
+    widget = TextInput()
+
+    def __init__(self, *args: Any, empty: int | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.empty = empty
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = valuelist[0].strip() if valuelist else ""
+        try:
+            self.data = int(text) if text else self.empty
+        except ValueError:
+            raise ValueError("Enter a whole number.") from None
+
+
+class SwitchField(SelectField):
+    """On, off, or whatever the provider's default is (None)."""
+
+    WORDS = {"": None, "true": True, "false": False}  # noqa: RUF012 - WTForms copies fields, nobody writes to this
+
+    def process_data(self, value: Any) -> None:
+        self.data = "" if value is None else str(bool(value)).lower()
+
+    @property
+    def chosen(self) -> bool | None:
+        return self.WORDS[self.data or ""]
+
+
+class PageForm(FlaskForm):
+    """A form of a page; ``refuse`` takes the refusal of a service to the field it names."""
+
+    def refuse(self, error: ApiError) -> None:
+        """Show a refusal: at its field when it names one of ours, else above the form."""
+        name, _, text = error.message.partition(": ")
+        field = self._named(name)
+        if field is None or not text:
+            self.form_errors.append(error.message)
+            return
+        # A FieldError says "is required." of its field; other messages are sentences of their own.
+        begins_small = isinstance(error, FieldError) and text[:1].islower()
+        sentence = f"{field.label.text} {text}" if begins_small else text[:1].upper() + text[1:]
+        field.errors = [*field.errors, sentence]
+
+    def _named(self, name: str) -> Field | None:
+        """The field that ``name``, ``options.name`` or ``name[3]`` speaks of."""
+        outer, _, inner = name.partition("[")[0].partition(".")
+        field = self._fields.get(outer)
+        if isinstance(field, FormField):
+            return field.form._fields.get(inner)
+        return field
+
+
+# --- Sign-in --------------------------------------------------------------------------------------------------------
+
+
+class LoginForm(PageForm):
+    username = StringField(
+        "User name",
+        [InputRequired("Enter your user name.")],
+        filters=[_stripped],
+        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false", "autofocus": True},
+    )
+    password = PasswordField(
+        "Password",
+        [InputRequired("Enter your password.")],
+        render_kw={"autocomplete": "current-password"},
+    )
+    next = HiddenField()
+
+
+class PasswordForm(PageForm):
+    old_password = PasswordField(
+        "Current password",
+        [InputRequired("Enter the password you have now.")],
+        render_kw={"autocomplete": "current-password"},
+    )
+    new_password = PasswordField(
+        "New password",
+        [InputRequired("Enter a new password.")],
+        description="At least 8 characters; a few words in a row are easier to remember and harder to guess.",
+        render_kw={"autocomplete": "new-password"},
+    )
+
+
+# --- Accounts -------------------------------------------------------------------------------------------------------
+
+
+class AccountForm(PageForm):
+    """What every provider's accounts have; ``account_form`` adds what one provider asks for."""
+
+    name = StringField(
+        "Name",
+        [InputRequired("Give the account a name.")],
+        filters=[_stripped],
+        description="For you; it shows in lists and logs.",
+        render_kw={"maxlength": 100, "autocomplete": "off"},
+    )
+    priority = WholeNumberField(
+        "Priority",
+        default=0,
+        empty=0,
+        description="Larger is used first; equals take turns.",
+        render_kw={"inputmode": "numeric"},
+    )
+    max_concurrency = WholeNumberField(
+        "Requests at once",
+        default=0,
+        empty=0,
+        description="0 means no limit.",
+        render_kw={"inputmode": "numeric"},
+    )
+    models = LinesField(
+        "Models",
+        [Optional()],
+        description="Names or patterns, one per line. Leave empty for what the provider lists; * takes any name.",
+        render_kw={"rows": 3, "spellcheck": "false"},
+    )
+    model_map = MapField(
+        "Model map",
+        [Optional()],
+        description="What clients ask for, and the provider's model that answers.",
+        render_kw={"rows": 3, "spellcheck": "false", "placeholder": "claude-* = model"},
+    )
+    proxy = StringField(
+        "Proxy",
+        [Optional()],
+        filters=[_stripped],
+        description="For this account only, in place of the installation's own.",
+        render_kw={"placeholder": "http://host:port", "autocomplete": "off", "spellcheck": "false"},
+    )
+
+    SHARED = ("name", "priority", "max_concurrency", "models", "model_map", "proxy")
+    asked: tuple[str, ...] = ()  # the fields this provider adds, in its order
+
+    def own_fields(self) -> list[Field]:
+        """What this provider asks for."""
+        return [self[name] for name in self.asked]
+
+    @property
+    def options_used(self) -> bool:
+        """Whether an option is set or refused, so that the page shows them at once."""
+        return any(field.errors or field.data not in ("", None) for field in self.options.form)
+
+    def body(self) -> dict[str, Any]:
+        """What the JSON API would be sent. A secret left empty stays out, so that it stays as it is."""
+        values = {name: self[name].data for name in (*self.asked, *self.SHARED)}
+        values["proxy"] = values["proxy"] or None
+        values["options"] = self._options()
+        return {name: value for name, value in values.items() if value or name not in SECRETS}
+
+    def _options(self) -> dict[str, Any]:
+        chosen = {field.short_name: _option_value(field) for field in self.options.form}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _option_value(field: Field) -> Any:
+    if isinstance(field, SwitchField):
+        return field.chosen
+    return None if field.data == "" else field.data
+
+
+def account_form(
+    upstream: base.Upstream, hints: Mapping[str, str] | None = None, learned: Mapping[str, Any] | None = None
+) -> type[AccountForm]:
+    """The form of one provider. ``hints`` are the last characters of secrets that an account already has."""
+    members: dict[str, Any] = {item.name: _own_field(item, hints) for item in upstream.fields}
+    options = {item.name: _option_field(item, (learned or {}).get(item.name)) for item in upstream.options}
+    members["options"] = FormField(type("OptionsForm", (Form,), options), separator=".")
+    members["asked"] = tuple(item.name for item in upstream.fields)
+    return type("AccountForm", (AccountForm,), members)
+
+
+def _own_field(item: base.Field, hints: Mapping[str, str] | None) -> Any:
+    if item.secret:
+        return _secret_field(item, hints)
+    required = [InputRequired(f"{item.label} is needed.")] if item.required else [Optional()]
+    return StringField(
+        item.label,
+        required,
+        filters=[_stripped],
+        default=item.default,
+        description=item.help,
+        render_kw={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"},
+    )
+
+
+def _secret_field(item: base.Field, hints: Mapping[str, str] | None) -> Any:
+    placeholder, needed = "", item.required
+    if hints and hints.get(item.name):
+        placeholder, needed = f"•••• {hints[item.name]}, leave empty to keep", False
+    return PasswordField(
+        item.label,
+        [InputRequired(f"{item.label} is needed.")] if needed else [] if placeholder else [Optional()],
+        filters=[_stripped],
+        description=item.help,
+        render_kw={"autocomplete": "off", "spellcheck": "false", "placeholder": placeholder},
+    )
+
+
+def _option_field(item: base.Option, learned: Any) -> Any:
+    default = _said(item.default if learned is None else learned)
+    origin = "default" if learned is None else "learned"
+    if isinstance(item.default, bool):
+        choices = [("", f"{default.capitalize()} ({origin})"), ("true", "On"), ("false", "Off")]
+        return SwitchField(item.name, choices=choices, description=item.help)
+    field = WholeNumberField if isinstance(item.default, int) else StringField
+    placeholder = f"{default} ({origin})" if default else ""
+    return field(item.name, [Optional()], description=item.help, render_kw={"placeholder": placeholder})
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "" if value is None else str(value)
+
+
+STRATEGIES = (
+    ("priority", "By priority, equals in turn"),
+    ("round_robin", "All in turn"),
+    ("least_used", "Least used first"),
+)
+
+
+class RotationForm(PageForm):
+    rotation_strategy = SelectField("Who answers next", choices=STRATEGIES)
+
+
+class RuleForm(PageForm):
+    """The consent to let one of an account's models answer Claude names."""
+
+    model = SelectField("Model")

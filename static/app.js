@@ -1,0 +1,129 @@
+// Progressive enhancement only: every page is complete without this file.
+"use strict";
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  // One open menu at a time; a click elsewhere or Escape closes it.
+  document.addEventListener("click", (event) => {
+    for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of all("details.menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+
+  // A button that was pressed says so, and cannot be pressed twice.
+  const busy = (button, yes = true) => {
+    button.setAttribute("aria-busy", String(yes));
+    button.setAttribute("aria-disabled", String(yes));
+  };
+  document.addEventListener("submit", (event) => {
+    if (event.defaultPrevented || !event.submitter) return;
+    if (event.submitter.getAttribute("aria-busy") === "true") event.preventDefault();
+    else busy(event.submitter);
+  });
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) all("[aria-busy]").forEach((button) => busy(button, false));
+  });
+
+  // Light, dark, or the system's, without loading the page again.
+  document.addEventListener("submit", (event) => {
+    const form = event.target.closest("[data-theme-switch]");
+    if (!form || !event.submitter) return;
+    event.preventDefault();
+    const data = new FormData(form, event.submitter);
+    const theme = data.get("theme");
+    if (theme) document.documentElement.dataset.theme = theme;
+    else delete document.documentElement.dataset.theme;
+    all("button", form).forEach((button) => button.setAttribute("aria-pressed", String(button === event.submitter)));
+    fetch(form.action, { method: "POST", body: data, redirect: "manual" }).catch(() => {});
+  }, true);
+
+  const button = (text) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.className = "button slim";
+    made.textContent = text;
+    return made;
+  };
+
+  // Passwords can be looked at, code can be copied, a choice saves itself.
+  const enhance = (root) => {
+    for (const box of all("[data-reveal]", root)) {
+      const input = box.querySelector("input"), toggle = button(box.dataset.reveal);
+      toggle.classList.add("quiet");
+      toggle.setAttribute("aria-controls", input.id);
+      toggle.onclick = () => {
+        const hidden = input.type === "password";
+        input.type = hidden ? "text" : "password";
+        toggle.textContent = hidden ? box.dataset.conceal : box.dataset.reveal;
+      };
+      box.append(toggle);
+    }
+    if (navigator.clipboard) for (const box of all("[data-copy]", root)) {
+      const copy = button(box.dataset.copy);
+      copy.onclick = async () => {
+        await navigator.clipboard.writeText(box.querySelector("pre").textContent);
+        copy.textContent = box.dataset.copied;
+        setTimeout(() => (copy.textContent = box.dataset.copy), 2000);
+      };
+      box.append(copy);
+    }
+    for (const select of all("[data-autosubmit]", root)) {
+      all("button", select.form).forEach((submit) => (submit.hidden = true));
+      select.onchange = () => select.form.requestSubmit();
+    }
+  };
+
+  // The page as the server sees it now, without leaving it.
+  const refresh = async () => {
+    const answer = await fetch(location.href);
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+    const main = document.querySelector("main");
+    main.replaceChildren(...fresh.childNodes);
+    enhance(main);
+  };
+
+  // Validate all: one account at a time, four side by side, so that the page can show how far it is.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target.closest("[data-validate-all]");
+    if (!form || !event.submitter) return;
+    event.preventDefault();
+    busy(event.submitter);
+    const ids = form.dataset.validateAll.split(",");
+    const token = form.elements.csrf_token.value;
+    const bar = document.createElement("progress"), note = document.createElement("div"), count = document.createElement("output");
+    note.className = "progress";
+    note.append(count, bar);
+    form.closest(".head").after(note);
+    bar.max = ids.length;
+    let done = 0, valid = 0;
+    const tell = () => {
+      bar.value = done;
+      bar.setAttribute("aria-label", form.dataset.progress);
+      count.textContent = `${form.dataset.progress} ${done} / ${ids.length}`;
+    };
+    tell();
+    const work = async () => {
+      for (let id = ids.shift(); id; id = ids.shift()) {
+        const badge = document.querySelector(`#account-${id} .badge`);
+        if (badge) badge.classList.add("working");
+        try {
+          const answer = await fetch(form.dataset.one.replace("/0/", `/${id}/`), { method: "POST", headers: { "X-CSRFToken": token } });
+          const found = await answer.json();
+          if (found.is_valid) valid += 1;
+          if (badge && found.state) badge.className = `badge ${found.state}`;
+        } catch { if (badge) badge.classList.remove("working"); }
+        done += 1;
+        tell();
+      }
+    };
+    await Promise.all([work(), work(), work(), work()]);
+    await refresh();
+  }, true);
+
+  enhance(document);
+})();
