@@ -1,0 +1,110 @@
+"""Opus API: a self-hosted, Claude-compatible gateway."""
+
+from flask import Flask
+
+from opus_api import config, crypto, database, logs
+from opus_api.config import Settings
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application, from its parts. Raises ConfigError with one sentence for the operator."""
+    settings = config.load() if settings is None else settings
+    app = Flask(__name__, root_path=str(config.ROOT))
+    app.extensions["settings"] = settings
+    logs.configure(settings)
+    _keyring(app, settings)
+    _database(app, settings)
+    _installation(app, settings)
+    _services(app, settings)
+    _sessions(app, settings)
+    _blueprints(app)
+    _commands(app)
+    return app
+
+
+def _keyring(app: Flask, settings: Settings) -> None:
+    app.extensions["keyring"] = crypto.keyring(settings)
+    crypto.use(app.extensions["keyring"])
+
+
+def _database(app: Flask, settings: Settings) -> None:
+    from opus_api.extensions import db, migrate
+
+    database.make_psycopg2_cooperative()
+    database.make_folder(settings)
+    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(settings.database_url)
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(config.ROOT / "migrations"), render_as_batch=True)
+    with app.app_context():
+        database.prepare(db.engine)
+        database.check(db.engine)
+
+
+def _installation(app: Flask, settings: Settings) -> None:
+    """What is derived from the installation's secret. Before the migrations have run there is none: nothing can sign."""
+    from opus_api.extensions import db
+    from opus_api.services.settings import installation
+
+    with app.app_context():
+        if not database.has_tables(db.engine):
+            return
+        owner = installation(db.session)
+    app.extensions["installation"] = owner
+    app.extensions["jwt_key"] = owner.jwt_key(settings.jwt_secret)
+    app.secret_key = owner.session_key(settings.secret_key)
+
+
+def _services(app: Flask, settings: Settings) -> None:
+    from opus_api.extensions import db
+    from opus_api.services.accounts import Accounts
+    from opus_api.services.login_throttle import LoginThrottle
+    from opus_api.services.request_log import Recorder
+    from opus_api.services.snapshot import Snapshots
+    from opus_api.transport import Transport
+
+    with app.app_context():
+        engine = db.engine
+    app.extensions["transport"] = Transport(settings)
+    app.extensions["snapshots"] = Snapshots(engine)
+    app.extensions["recorder"] = Recorder(engine)
+    app.extensions["accounts"] = Accounts(settings, app.extensions["transport"])
+    app.extensions["login_throttle"] = LoginThrottle()
+
+
+def _sessions(app: Flask, settings: Settings) -> None:
+    """Sign-in and CSRF for those routes that ask for them. Their extensions' init_app would hook into every request,
+    so /v1 would pay for them; here guards call them instead."""
+    from flask_wtf.csrf import generate_csrf
+
+    from opus_api.extensions import login_manager
+    from opus_api.web.client import TrustedProxies
+    from opus_api.web.sessions import LIFETIME, ConsoleSessions
+
+    app.session_interface = ConsoleSessions()
+    app.config.update(PERMANENT_SESSION_LIFETIME=LIFETIME, SESSION_REFRESH_EACH_REQUEST=False, WTF_CSRF_TIME_LIMIT=None)
+    app.login_manager = login_manager  # type: ignore[attr-defined]
+    app.jinja_env.globals["csrf_token"] = generate_csrf
+    if settings.trusted_proxies:
+        app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
+
+
+def _blueprints(app: Flask) -> None:
+    from opus_api.web import auth, cookies, health, management
+
+    for module in (health, auth, cookies, management):
+        app.register_blueprint(module.bp)
+    import importlib
+
+    for name, how in (("messages", "bp"), ("console", "register"), ("errors", "register")):
+        try:
+            module = importlib.import_module(f"opus_api.web.{name}")
+        except ImportError:
+            continue
+        app.register_blueprint(module.bp) if how == "bp" else module.register(app)
+
+
+def _commands(app: Flask) -> None:
+    from opus_api import cli
+
+    cli.register(app)

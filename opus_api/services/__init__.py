@@ -1,0 +1,1 @@
+"""WHAT THE GATEWAY KNOWS. Rules and transactions on models; no Flask request."""

@@ -1,0 +1,244 @@
+"""Accounts: what may be done with them, and their JSON. Credentials never leave whole."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from gevent.pool import Pool
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from opus_api.config import Settings
+from opus_api.extensions import db
+from opus_api.models import Account
+from opus_api.services import account_fields, settings, validation
+from opus_api.services.values import FieldError, rfc3339
+from opus_api.transport import Transport
+from opus_api.upstreams import UPSTREAMS
+from opus_api.wire.errors import Conflict, NotFound
+
+AT_ONCE = 5  # validations that run at the same time
+
+
+class Accounts:
+    """The rules of the table ``accounts``. One per app; works in the session of the current app context."""
+
+    def __init__(self, settings: Settings, transport: Transport):
+        self._settings = settings
+        self._transport = transport
+
+    def all(self) -> Sequence[Account]:
+        return db.session.scalars(select(Account).order_by(Account.id)).all()
+
+    def get(self, account_id: int) -> Account:
+        """Raises NotFound."""
+        account = db.session.get(Account, account_id)
+        if account is None:
+            raise NotFound(f"There is no account with the id {account_id}.")
+        return account
+
+    def named(self, name: str, provider: str | None = None) -> Account:
+        """The one account of this name. Raises NotFound, and Conflict when several providers have one."""
+        found = [account for account in self.all() if account.name == name and provider in (None, account.provider)]
+        if not found:
+            raise NotFound(f"There is no account named {name!r}.")
+        if len(found) > 1:
+            raise Conflict(f"Several providers have an account named {name!r}; say which one as PROVIDER/NAME.")
+        return found[0]
+
+    def create(self, data: Mapping[str, Any], user_id: int | None = None) -> Account:
+        """Save a new account, then look whether its provider knows it: the account stays, whatever that finds.
+
+        Raises FieldError, and Conflict when the provider has an account of this name.
+        """
+        provider = account_fields.provider(data.get("provider", "morph"))
+        given = {field: value for field, value in data.items() if field not in ("provider", "state")}
+        columns = account_fields.checked(provider, given, self._settings)
+        account_fields.require(provider, columns)
+        account = Account(provider=provider, user_id=user_id, **columns)
+        # Written out, because a column's default is there only once the row is.
+        account.state, account.state_version = "active", 0
+        _switch(account, data.get("state"))
+        db.session.add(account)
+        if provider != "practice":
+            settings.put(settings.REAL_ACCOUNT_SEEN, True)
+        self._save(account)
+        return self._look(account)
+
+    def update(self, account_id: int, data: Mapping[str, Any]) -> Account:
+        """Change the fields that are given. Raises NotFound, FieldError, Conflict."""
+        account = self.get(account_id)
+        if data.get("provider", account.provider) != account.provider:
+            raise FieldError("provider", "cannot be changed; add another account instead.")
+        columns = account_fields.checked(account.provider, data, self._settings)
+        if columns.get("proxy") is not None and columns["proxy"] == shown_proxy(account.proxy):
+            del columns["proxy"]  # as it was shown, without its password: unchanged
+        changed = {field for field, value in columns.items() if getattr(account, field) != value}
+        for field in changed:
+            setattr(account, field, columns[field])
+        if changed & account_fields.CREDENTIAL:
+            _forget(account)
+        elif "options" in changed:
+            account.learned_options = {k: v for k, v in account.learned_options.items() if k not in account.options}
+        _switch(account, data.get("state"))
+        self._save(account)
+        return self._look(account) if changed & account_fields.CREDENTIAL else account
+
+    def delete(self, account_id: int) -> None:
+        """Raises NotFound."""
+        db.session.delete(self.get(account_id))
+        db.session.commit()
+
+    def enable(self, account_id: int) -> Account:
+        """Raises NotFound."""
+        return self.update(account_id, {"state": "active"})
+
+    def disable(self, account_id: int) -> Account:
+        """Raises NotFound."""
+        return self.update(account_id, {"state": "disabled"})
+
+    def reset(self, account_id: int) -> Account:
+        """Clear cooling, counters and what made it invalid; a person's switch stays. Raises NotFound."""
+        account = self.get(account_id)
+        _heal(account)
+        db.session.commit()
+        return account
+
+    def reset_all(self) -> None:
+        """Every account that no person disabled is active at once."""
+        for account in self.all():
+            _heal(account)
+        db.session.commit()
+
+    def validate(self, account_id: int, deadline: float = validation.DEADLINE) -> dict[str, Any]:
+        """Ask the provider now: ``{"id","is_valid","state","latency_ms","message"}``. Raises NotFound."""
+        asked = validation.question(self.get(account_id))
+        db.session.rollback()  # the connection goes back while we wait for the provider
+        return self._apply(validation.ask(self._transport, asked, deadline))
+
+    def validate_all(self, accounts: Iterable[Account] | None = None) -> dict[str, Any]:
+        """Ask about all (or these) accounts, five at once: ``{"total","valid","invalid","results"}``."""
+        questions = [validation.question(account) for account in (self.all() if accounts is None else accounts)]
+        db.session.rollback()
+        # Only the waiting is done side by side; the session belongs to this greenlet.
+        answers = Pool(AT_ONCE).map(lambda asked: validation.ask(self._transport, asked), questions)
+        results = [self._apply(answer) for answer in answers if db.session.get(Account, answer.account_id)]
+        valid = sum(result["is_valid"] for result in results)
+        return {"total": len(results), "valid": valid, "invalid": len(results) - valid, "results": results}
+
+    def stats(self) -> dict[str, Any]:
+        accounts = self.all()
+        states = Counter(account.state for account in accounts)
+        valid = sum(account.is_valid for account in accounts)
+        return {
+            "total": len(accounts),
+            "valid": valid,
+            "invalid": len(accounts) - valid,
+            "cooling": states["cooling"],
+            "disabled": states["disabled"],
+            "usage_count": sum(account.usage_count for account in accounts),
+            "error_count": sum(account.error_count for account in accounts),
+            "by_provider": dict(Counter(account.provider for account in accounts)),
+        }
+
+    def _save(self, account: Account) -> None:
+        provider, name = account.provider, account.name
+        try:
+            db.session.commit()
+        except IntegrityError:
+            db.session.rollback()
+            raise Conflict(f"name: {provider} has an account named {name!r} already.") from None
+
+    def _look(self, account: Account) -> Account:
+        """Learn what a just saved account may use; the person waits, so not for long."""
+        self.validate(account.id, validation.QUICK_DEADLINE)
+        return self.get(account.id)
+
+    def _apply(self, answer: validation.Answer) -> dict[str, Any]:
+        account = self.get(answer.account_id)
+        validation.apply(account, answer)
+        db.session.commit()
+        return {
+            "id": account.id,
+            "is_valid": account.is_valid,
+            "state": account.state,
+            "latency_ms": answer.latency_ms,
+            "message": answer.probe.message,
+        }
+
+
+def _switch(account: Account, wanted: Any) -> None:
+    """A person's switch. Other states are the machine's: naming the present one changes nothing. Raises FieldError."""
+    if wanted in (None, account.state):
+        return
+    if wanted == "disabled":
+        account.state, account.state_reason, account.state_until = "disabled", None, None
+        validation.newer(account)
+    elif wanted == "active" and account.state == "disabled":
+        account.state = "active"
+        _heal(account)
+    elif wanted != "active":
+        raise FieldError("state", 'can be set to "active" or "disabled" only.')
+
+
+def _heal(account: Account) -> None:
+    account.error_count, account.is_valid = 0, True
+    validation.newer(account)
+    if account.state != "disabled":
+        account.state, account.state_reason, account.state_until = "active", None, None
+
+
+def _forget(account: Account) -> None:
+    """It has become another account as far as its provider is concerned."""
+    _heal(account)
+    account.listed_models, account.listed_at, account.learned_options = None, None, {}
+
+
+def hint(secret: str | None) -> str | None:
+    """What is shown of a secret: its last 4 characters, unless that would be too much of it."""
+    if not secret:
+        return None
+    return secret[-4:] if len(secret) >= 12 else "****"
+
+
+def shown_proxy(proxy: str | None) -> str | None:
+    """The proxy's address with its password masked."""
+    if not proxy:
+        return None
+    parts = urlsplit(proxy)
+    if parts.password is None:
+        return proxy
+    login, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{login.partition(':')[0]}:***@{host}"))
+
+
+def as_json(account: Account) -> dict[str, Any]:
+    """The Account of the JSON API."""
+    upstream = UPSTREAMS.get(account.provider)
+    return {
+        "id": account.id,
+        "provider": account.provider,
+        "name": account.name,
+        "api_key_hint": hint(account.api_key),
+        "session_key_hint": hint(account.session_key),
+        "base_url": account.base_url or (upstream.default_base_url if upstream else None),
+        "models": account.models,
+        "listed_models": account.listed_models,
+        "model_map": account.model_map,
+        "options": account.options,
+        "learned_options": account.learned_options,
+        "priority": account.priority,
+        "max_concurrency": account.max_concurrency,
+        "proxy": shown_proxy(account.proxy),
+        "is_valid": account.is_valid,
+        "state": account.state,
+        "state_reason": account.state_reason,
+        "state_until": rfc3339(account.state_until),
+        "last_validated": rfc3339(account.last_validated),
+        "last_used": rfc3339(account.last_used),
+        "usage_count": account.usage_count,
+        "error_count": account.error_count,
+        "created_at": rfc3339(account.created_at),
+        "updated_at": rfc3339(account.updated_at),
+    }

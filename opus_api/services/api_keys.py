@@ -1,0 +1,122 @@
+"""API keys: made, listed, revoked. Checking a caller's key needs no query; ``Snapshot.keys`` has them by hash."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from opus_api import crypto
+from opus_api.extensions import db
+from opus_api.models import ApiKey, now
+from opus_api.services import values
+from opus_api.services.values import FieldError, rfc3339
+from opus_api.wire.errors import Conflict, NotFound
+
+LIMITS = ("rpm", "itpm", "otpm", "concurrency", "monthly_tokens")
+MIN_LENGTH, MAX_LENGTH = 16, 500
+
+
+def every() -> Sequence[ApiKey]:
+    """Revoked ones too, oldest first."""
+    return db.session.scalars(select(ApiKey).order_by(ApiKey.id)).all()
+
+
+def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
+    """A new key and its value, which is nowhere else. ``data`` as POST /api/keys takes it, and ``value``.
+
+    Raises FieldError, and Conflict when a live key has the name or any key has the value.
+    """
+    values.known(data, {"name", "value", "models", "limits", "expires_at", "override"})
+    name = values.name("name", data.get("name"))
+    value = _value(data.get("value"))
+    if _live(name) is not None:
+        raise Conflict(f"name: there is a key named {name!r} already.")
+    key = ApiKey(
+        name=name,
+        key_hash=crypto.keyed_hash(pepper, value),
+        hint=value[-4:],
+        override=values.flag("override", data.get("override", False)),
+        models=values.patterns("models", data.get("models")),
+        limits=_limits(data.get("limits")),
+        expires_at=values.moment("expires_at", data.get("expires_at")),
+    )
+    db.session.add(key)
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        raise Conflict("value: this value was given to a key before; take another one.") from None
+    return key, value
+
+
+def revoke(key: ApiKey) -> None:
+    """It stops working within a second, everywhere."""
+    if key.revoked_at is None:
+        key.revoked_at = now()
+        db.session.commit()
+
+
+def named(name: str) -> ApiKey:
+    """The live key of this name. Raises NotFound."""
+    key = _live(name)
+    if key is None:
+        raise NotFound(f"There is no key named {name!r}.")
+    return key
+
+
+def get(key_id: int) -> ApiKey:
+    """Raises NotFound."""
+    key = db.session.get(ApiKey, key_id)
+    if key is None:
+        raise NotFound(f"There is no key with the id {key_id}.")
+    return key
+
+
+def as_json(key: ApiKey) -> dict[str, Any]:
+    """The key of the JSON API; its value is not in it."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "hint": key.hint,
+        "created_at": rfc3339(key.created_at),
+        "expires_at": rfc3339(key.expires_at),
+        "revoked_at": rfc3339(key.revoked_at),
+        "last_used": rfc3339(key.last_used),
+        "override": key.override,
+        "models": key.models,
+        "limits": {limit: key.limits.get(limit) for limit in LIMITS},
+        "usage": {
+            "requests": key.requests,
+            "input_tokens": key.input_tokens,
+            "output_tokens": key.output_tokens,
+        },
+    }
+
+
+def _live(name: str) -> ApiKey | None:
+    return db.session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)))
+
+
+def _value(given: Any) -> str:
+    if given is None:
+        return crypto.new_api_key()
+    value = values.text("value", given, limit=MAX_LENGTH)
+    if len(value) < MIN_LENGTH:
+        raise FieldError("value", f"must be at least {MIN_LENGTH} characters.")
+    if any(not " " < character <= "~" for character in value):
+        raise FieldError("value", "must be printable ASCII without spaces, because it travels in a header.")
+    return value
+
+
+def _limits(given: Any) -> dict[str, int]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise FieldError("limits", "must be an object.")
+    values.known({f"limits.{limit}": 0 for limit in given}, {f"limits.{limit}" for limit in LIMITS})
+    return {
+        limit: values.whole(f"limits.{limit}", amount, 1, 10**15)
+        for limit, amount in given.items()
+        if amount is not None
+    }

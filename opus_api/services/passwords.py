@@ -1,0 +1,59 @@
+"""Passwords: which are good enough, and hashing them without stopping the streams of everybody else."""
+
+from functools import cache
+from pathlib import Path
+
+import gevent
+from gevent.lock import BoundedSemaphore
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from opus_api.services.values import FieldError
+
+SHORTEST, LONGEST = 8, 1024  # characters; no other rule (ASVS 5.0 6.2)
+
+# scrypt takes 80 ms and 32 MiB; two at once leave a core and memory for streams.
+_at_once = BoundedSemaphore(2)
+
+# Somebody unknown signs in as slowly as somebody known. A hash of a password that nobody has.
+NOBODY = (
+    "scrypt:32768:8:1$AAAAAAAAAAAAAAAA$"
+    "0000000000000000000000000000000000000000000000000000000000000000"
+    "0000000000000000000000000000000000000000000000000000000000000000"
+)
+
+
+@cache
+def common() -> frozenset[str]:
+    """The passwords that guessing starts with, in lower case."""
+    lines = (Path(__file__).parent / "common_passwords.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def is_weak(password: str) -> bool:
+    """Short, or one that everybody tries; ``changeme123`` and ``admin`` are among them."""
+    return len(password) < SHORTEST or password.lower() in common()
+
+
+def check(field: str, password: object) -> str:
+    """A password that somebody chose. Raises FieldError."""
+    if not isinstance(password, str) or not password:
+        raise FieldError(field, "is required.")
+    if len(password) < SHORTEST:
+        raise FieldError(field, f"must be at least {SHORTEST} characters.")
+    if len(password) > LONGEST:
+        raise FieldError(field, f"must be at most {LONGEST} characters.")
+    if is_weak(password):
+        raise FieldError(field, "is one of the most common passwords; choose another.")
+    return password
+
+
+def hashed(password: str) -> str:
+    with _at_once:
+        return str(gevent.get_hub().threadpool.apply(generate_password_hash, (password, "scrypt")))
+
+
+def fits(password_hash: str | None, password: str) -> bool:
+    """``password_hash`` is None when there is no such user; that takes as long."""
+    with _at_once:
+        right = gevent.get_hub().threadpool.apply(check_password_hash, (password_hash or NOBODY, password[:LONGEST]))
+    return bool(right) and password_hash is not None

@@ -1,0 +1,210 @@
+"""What the hot path knows: keys, accounts, model rules and settings as plain values, without a query per request."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import gevent
+from gevent.lock import RLock
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from opus_api.config import ConfigError
+from opus_api.models import Account, ApiKey, ModelRule, Setting
+from opus_api.services.settings import OWN_ROWS, REAL_ACCOUNT_SEEN, VERSION, changes, installation
+from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams.base import Credentials
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountValue:
+    """One account as it was in the database when the snapshot was taken. Times are Unix seconds."""
+
+    id: int
+    provider: str
+    name: str
+    credentials: Credentials
+    models: tuple[str, ...] | None  # globs set by a person; None: what the provider lists
+    listed_models: tuple[str, ...] | None  # what the provider listed; None: never asked successfully
+    model_map: Mapping[str, str]
+    priority: int
+    max_concurrency: int
+    proxy: str = field(repr=False)
+    state: str
+    state_reason: str | None
+    state_until: float | None
+    state_version: int
+    error_count: int
+    usage_count: int
+    created_at: float
+    last_used: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One API key that is not revoked. ``expires_at`` in Unix seconds."""
+
+    id: int
+    name: str
+    override: bool
+    models: tuple[str, ...] | None
+    limits: Mapping[str, int]
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    version: int
+    keys: Mapping[str, KeyValue]  # by keyed hash
+    accounts: tuple[AccountValue, ...]
+    rules: Mapping[str, str]  # pattern -> target, the model map
+    settings: Mapping[str, Any]  # saved in the console: rotation_strategy, …
+    real_account_seen: bool  # an account of a real provider has existed at some time (P7)
+    installation_id: str  # anthropic-organization-id
+    pepper: bytes = field(repr=False)  # for crypto.keyed_hash
+
+
+def credentials(account: Account) -> Credentials:
+    """What the account's upstream needs: options complete, base URL never empty unless the provider has none."""
+    upstream = UPSTREAMS[account.provider]
+    defaults = {option.name: option.default for option in upstream.options}
+    return Credentials(
+        api_key=account.api_key or "",
+        base_url=account.base_url or upstream.default_base_url,
+        options={**defaults, **(account.learned_options or {}), **(account.options or {})},
+        access_token=account.access_token or "",
+        oidc=account.oidc or {},
+    )
+
+
+def load(session: Session) -> Snapshot:
+    """Read everything. Raises SQLAlchemyError when the database is away, ConfigError when a secret cannot be read."""
+    rows = {row.key: row.value for row in session.scalars(select(Setting))}
+    owner = installation(session)
+    return Snapshot(
+        version=rows.get(VERSION, 0),  # read first: what changes while we read the rest is noticed at the next look
+        keys={key.key_hash: _key(key) for key in session.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None)))},
+        accounts=tuple(_accounts(session)),
+        rules={rule.pattern: rule.target for rule in session.scalars(select(ModelRule).order_by(ModelRule.id))},
+        settings={key: value for key, value in rows.items() if key not in OWN_ROWS},
+        real_account_seen=bool(rows.get(REAL_ACCOUNT_SEEN, False)),
+        installation_id=owner.id,
+        pepper=owner.pepper,
+    )
+
+
+def _unix(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment else None
+
+
+def _key(key: ApiKey) -> KeyValue:
+    return KeyValue(
+        id=key.id,
+        name=key.name,
+        override=key.override,
+        models=None if key.models is None else tuple(key.models),
+        limits=key.limits or {},
+        expires_at=_unix(key.expires_at),
+    )
+
+
+def _accounts(session: Session) -> Iterator[AccountValue]:
+    for account in session.scalars(select(Account).order_by(Account.id)):
+        if account.provider in UPSTREAMS:
+            yield _account(account)
+        else:
+            log.warning("account %d is left out: this version has no provider %r", account.id, account.provider)
+
+
+def _account(account: Account) -> AccountValue:
+    return AccountValue(
+        id=account.id,
+        provider=account.provider,
+        name=account.name,
+        credentials=credentials(account),
+        models=None if account.models is None else tuple(account.models),
+        listed_models=None if account.listed_models is None else tuple(account.listed_models),
+        model_map=account.model_map or {},
+        priority=account.priority,
+        max_concurrency=account.max_concurrency,
+        proxy=account.proxy or "",
+        state=account.state,
+        state_reason=account.state_reason,
+        state_until=_unix(account.state_until),
+        state_version=account.state_version,
+        error_count=account.error_count,
+        usage_count=account.usage_count,
+        created_at=account.created_at.timestamp(),
+        last_used=_unix(account.last_used),
+    )
+
+
+class Snapshots:
+    """The newest snapshot, at most ``INTERVAL`` seconds behind other processes and never behind this one."""
+
+    INTERVAL = 1.0
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._snapshot: Snapshot | None = None
+        self._seen = -1  # commits of this process that the snapshot knows
+        self._lock = RLock()
+        self._refresher: gevent.Greenlet | None = None
+
+    def current(self) -> Snapshot:
+        """Without a query, unless this process changed something since. While the database is away, the last one.
+
+        Raises SQLAlchemyError when the database is away and there is no last one.
+        """
+        if self._snapshot is None or self._seen != changes.count:
+            return self._reload()
+        return self._snapshot
+
+    def start(self) -> None:
+        """Load now, and look for changes of other processes from now on."""
+        self.current()
+        self._refresher = gevent.spawn(self._watch)
+
+    def stop(self) -> None:
+        if self._refresher is not None:
+            self._refresher.kill()
+
+    def refresh(self) -> None:
+        """Load anew if any process changed something. Raises SQLAlchemyError."""
+        with Session(self._engine) as session:
+            version = session.scalar(select(Setting.value).where(Setting.key == VERSION))
+        if self._snapshot is None or version != self._snapshot.version:
+            self._seen = -1
+            self.current()
+
+    def _reload(self) -> Snapshot:
+        with self._lock:
+            count = changes.count
+            if self._snapshot is not None and self._seen == count:
+                return self._snapshot  # another greenlet loaded it while we waited
+            try:
+                with Session(self._engine) as session:
+                    self._snapshot = load(session)
+            except SQLAlchemyError as error:
+                if self._snapshot is None:
+                    raise
+                log.warning("settings, keys and accounts could not be read again (%s)", type(error).__name__)
+            self._seen = count
+            return self._snapshot
+
+    def _watch(self) -> None:
+        away = False
+        while True:
+            gevent.sleep(self.INTERVAL)
+            try:
+                self.refresh()
+                away = False
+            except (SQLAlchemyError, ConfigError) as error:
+                if not away:  # one line per outage
+                    log.warning("the database is away (%s); serving what was known", type(error).__name__)
+                away = True

@@ -1,0 +1,92 @@
+"""Asking a provider whether a credential works. The question is asked outside of any transaction."""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from opus_api.models import Account, now
+from opus_api.services.snapshot import credentials
+from opus_api.transport import Transport
+from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams.base import Credentials, Failure, Probe, Verdict
+
+DEADLINE = 15.0  # seconds for one account
+QUICK_DEADLINE = 5.0  # when somebody waits for an account to be saved
+
+# How long an account rests when its provider does not say (reliability.md 4.2).
+REST = {Verdict.RATE: 30.0, Verdict.QUOTA: 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What has to be known of an account to ask about it."""
+
+    account_id: int
+    provider: str
+    credentials: Credentials
+    proxy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    account_id: int
+    probe: Probe
+    latency_ms: int
+
+
+def question(account: Account) -> Question:
+    return Question(account.id, account.provider, credentials(account), account.proxy or "")
+
+
+def ask(transport: Transport, asked: Question, deadline: float = DEADLINE) -> Answer:
+    """Never raises for what the provider does: that is the answer."""
+    begun = time.monotonic()
+    flow = UPSTREAMS[asked.provider].probe(asked.credentials)
+    try:
+        probe = transport.run(flow, proxy=asked.proxy, deadline=deadline)
+    except Failure as failure:
+        probe = Probe(ok=False, message=failure.message, failure=failure)
+    return Answer(asked.account_id, probe, round((time.monotonic() - begun) * 1000))
+
+
+def apply(account: Account, answer: Answer) -> None:
+    """Write into the account what the answer says about its health. A person's switch is left alone."""
+    probe, failure = answer.probe, answer.probe.failure
+    verdict = failure.verdict if failure else None
+    if probe.ok:
+        _set(account, "active", None)
+        account.error_count = 0
+        account.last_validated = now()
+        if probe.models is not None:
+            account.listed_models, account.listed_at = probe.models, now()
+    elif verdict is Verdict.AUTH:
+        _set(account, "invalid", probe.message)
+        account.is_valid = False
+        account.last_validated = now()
+    elif failure is not None and verdict in REST:
+        _rest(account, probe.message, failure.retry_after or REST[verdict])
+        account.last_validated = now()
+
+
+def _rest(account: Account, reason: str, seconds: float) -> None:
+    """The credential is good but may not be used for a while; a shorter rest never replaces a longer one."""
+    until = now() + timedelta(seconds=seconds)
+    if account.state == "cooling" and account.state_until and account.state_until > until:
+        until = account.state_until
+    _set(account, "cooling", reason)
+    if account.state == "cooling":
+        account.state_until = until
+
+
+def _set(account: Account, state: str, reason: str | None) -> None:
+    account.is_valid = True
+    if account.state == "disabled":
+        return
+    account.state, account.state_until = state, None
+    account.state_reason = reason[:255] if reason else None
+    newer(account)
+
+
+def newer(account: Account) -> None:
+    """This change of state is newer than what any worker knows; added up in the database, where workers count too."""
+    account.state_version = Account.state_version + 1 if account.id else 1

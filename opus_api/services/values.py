@@ -1,0 +1,91 @@
+"""Checking what a person sends, field by field, and saying what is wrong in one sentence that names the field."""
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from opus_api.wire.errors import Unprocessable
+
+NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+
+
+class FieldError(Unprocessable):
+    """One field's value is not acceptable; ``field`` is its name in the JSON API, in forms and in the CLI."""
+
+    def __init__(self, field: str, reason: str):
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """As the JSON API writes times: UTC, whole seconds, ``Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+
+
+def moment(field: str, value: Any) -> datetime | None:
+    """An RFC 3339 time with its zone, or None. Raises FieldError."""
+    if value is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        parsed = None
+    if parsed is None or parsed.tzinfo is None:
+        raise FieldError(field, "must be a time such as 2026-01-31T12:00:00Z, or null.")
+    return parsed.astimezone(UTC)
+
+
+def known(data: Mapping[str, Any], allowed: Collection[str]) -> None:
+    """Raises FieldError for the first field that nobody reads."""
+    for field in data:
+        if field not in allowed:
+            raise FieldError(field, "is not a field of this request.")
+
+
+def text(field: str, value: Any, limit: int = 500, required: bool = False) -> str:
+    """Text without surrounding white space; null is empty. Raises FieldError."""
+    if value is None:
+        value = ""
+    if not isinstance(value, str):
+        raise FieldError(field, "must be text.")
+    value = value.strip()
+    if required and not value:
+        raise FieldError(field, "is required.")
+    if len(value) > limit:
+        raise FieldError(field, f"must be at most {limit} characters.")
+    if "\x00" in value:
+        raise FieldError(field, "must not contain a NUL character.")
+    return value
+
+
+def name(field: str, value: Any) -> str:
+    """1 to 100 printable characters. Raises FieldError."""
+    cleaned = text(field, value, limit=100, required=True)
+    if not NAME.fullmatch(cleaned):
+        raise FieldError(field, "must not contain control characters.")
+    return cleaned
+
+
+def whole(field: str, value: Any, low: int, high: int) -> int:
+    """Raises FieldError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise FieldError(field, f"must be a whole number between {low} and {high}.")
+    return value
+
+
+def flag(field: str, value: Any) -> bool:
+    """Raises FieldError."""
+    if not isinstance(value, bool):
+        raise FieldError(field, "must be true or false.")
+    return value
+
+
+def patterns(field: str, value: Any) -> list[str] | None:
+    """A list of globs, or None. Raises FieldError."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > 1000:
+        raise FieldError(field, "must be null or a list of model names such as claude-*.")
+    return [text(f"{field}[{i}]", item, limit=200, required=True) for i, item in enumerate(value)]

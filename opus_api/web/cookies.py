@@ -1,0 +1,73 @@
+"""Blueprint ``cookies``: accounts over the JSON API. ("Cookie" is what older documents call an account.)"""
+
+from flask import Blueprint, current_app, jsonify
+from flask.typing import ResponseReturnValue
+
+from opus_api.services.accounts import Accounts, as_json
+from opus_api.web.bodies import json_object
+from opus_api.web.signed_in import caller, signed_in
+
+bp = Blueprint("cookies", __name__, url_prefix="/api/cookies")
+
+
+def accounts() -> Accounts:
+    """The service of this app."""
+    found: Accounts = current_app.extensions["accounts"]
+    return found
+
+
+@bp.get("")
+@signed_in
+def index() -> ResponseReturnValue:
+    rows = [as_json(account) for account in accounts().all()]
+    return jsonify(data=rows, total=len(rows))
+
+
+@bp.post("")
+@signed_in
+def create() -> ResponseReturnValue:
+    """Saved even when the provider cannot be reached; ``state`` and ``state_reason`` say what it answered."""
+    return jsonify(as_json(accounts().create(json_object(), caller().user.id))), 201
+
+
+@bp.get("/<int:account_id>")
+@signed_in
+def show(account_id: int) -> ResponseReturnValue:
+    return jsonify(as_json(accounts().get(account_id)))
+
+
+@bp.put("/<int:account_id>")
+@signed_in
+def update(account_id: int) -> ResponseReturnValue:
+    return jsonify(as_json(accounts().update(account_id, json_object())))
+
+
+@bp.delete("/<int:account_id>")
+@signed_in
+def delete(account_id: int) -> ResponseReturnValue:
+    accounts().delete(account_id)
+    return "", 204
+
+
+@bp.post("/<int:account_id>/validate")
+@signed_in
+def validate(account_id: int) -> ResponseReturnValue:
+    return jsonify(accounts().validate(account_id))
+
+
+@bp.post("/validate/all")
+@signed_in
+def validate_all() -> ResponseReturnValue:
+    return jsonify(accounts().validate_all())
+
+
+@bp.post("/<int:account_id>/reset")
+@signed_in
+def reset(account_id: int) -> ResponseReturnValue:
+    return jsonify(as_json(accounts().reset(account_id)))
+
+
+@bp.get("/stats")
+@signed_in
+def stats() -> ResponseReturnValue:
+    return jsonify(accounts().stats())

@@ -1,0 +1,22 @@
+"""Blueprint ``management``: the /v2 interface for programs that run a pool of accounts."""
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+from opus_api.web import cookies
+from opus_api.web.signed_in import signed_in
+
+bp = Blueprint("management", __name__, url_prefix="/v2")
+
+# The same accounts under their other address.
+bp.get("/accounts")(cookies.index)
+bp.post("/accounts")(cookies.create)
+bp.delete("/accounts/<int:account_id>")(cookies.delete)
+
+
+@bp.post("/accounts/reset")
+@signed_in
+def reset_accounts() -> ResponseReturnValue:
+    """Every account that no person disabled is active at once."""
+    cookies.accounts().reset_all()
+    return "", 204
