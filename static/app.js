@@ -112,7 +112,7 @@
         const badge = document.querySelector(`#account-${id} .badge`);
         if (badge) badge.classList.add("working");
         try {
-          const answer = await fetch(form.dataset.one.replace("/0/", `/${id}/`), { method: "POST", headers: { "X-CSRFToken": token } });
+          const answer = await fetch(form.dataset.one.replace("/0/", `/${id}/`), { method: "POST", headers: { "X-CSRF-Token": token } });
           const found = await answer.json();
           if (found.is_valid) valid += 1;
           if (badge && found.state) badge.className = `badge ${found.state}`;

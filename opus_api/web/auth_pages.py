@@ -1,8 +1,6 @@
 """The pages for signing in, signing out and changing the password."""
 
-from typing import Any
-
-from flask import current_app, flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from werkzeug.wrappers import Response
@@ -10,7 +8,7 @@ from werkzeug.wrappers import Response
 from opus_api.services import users
 from opus_api.web import auth
 from opus_api.web.console import local_path, page_blueprint
-from opus_api.web.forms import LoginForm, PasswordForm
+from opus_api.web.forms import LoginForm, PageForm, PasswordForm
 from opus_api.wire.errors import ApiError, RateLimited, Unauthorized
 
 bp = page_blueprint("auth_pages")
@@ -29,9 +27,9 @@ def sign_in() -> ResponseReturnValue:
     """Starts a session under a new id; a wrong password keeps the user name."""
     form = LoginForm()
     if not form.validate_on_submit():
-        return render_template("auth/login.html", form=form), 422
+        return render_template("auth/login.html", form=form)
     try:
-        user = users.authenticate(form.username.data, form.password.data, _ip(), _throttle())
+        user = users.authenticate(form.username.data or "", form.password.data or "", auth.caller_ip(), auth.throttle())
     except (Unauthorized, RateLimited) as error:
         return _refused("auth/login.html", form, error)
     auth.start_page_session(user)
@@ -57,12 +55,13 @@ def change_password() -> ResponseReturnValue:
     """Ends all sessions of the person and starts a new one here."""
     form = PasswordForm()
     if not form.validate_on_submit():
-        return _password_page(form), 422
-    user = current_user._get_current_object()
+        return _password_page(form)
+    user, old, new = current_user.user, form.old_password.data or "", form.new_password.data
     try:
-        users.change_password(user, form.old_password.data, form.new_password.data, _ip(), _throttle())
+        users.change_password(user, old, new, auth.caller_ip(), auth.throttle(), keep=current_user.session)
     except ApiError as error:
         return _refused("auth/password.html", form, error)
+    auth.end_page_session()
     auth.start_page_session(user)
     flash("Your password is changed. Your other sessions are signed out.", "success")
     return redirect(local_path(None))
@@ -72,16 +71,9 @@ def _password_page(form: PasswordForm) -> str:
     return render_template("auth/password.html", form=form, forced=current_user.must_change_password)
 
 
-def _refused(template: str, form: Any, error: ApiError) -> Response:
+def _refused(template: str, form: PageForm, error: ApiError) -> Response:
+    """The form again with what was wrong. A page that could be shown is 200, but a program may read a 429."""
     form.refuse(error)
     page = render_template(template, form=form, forced=getattr(current_user, "must_change_password", False))
-    return make_response(page, error.status, dict(error.headers))
-
-
-def _ip() -> str:
-    return request.remote_addr or ""
-
-
-def _throttle() -> users.LoginThrottle:
-    throttle: users.LoginThrottle = current_app.extensions["login_throttle"]
-    return throttle
+    status = error.status if isinstance(error, RateLimited) else 200
+    return make_response(page, status, dict(error.headers))

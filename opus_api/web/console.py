@@ -15,16 +15,18 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Flask, abort, current_app, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
+from flask_wtf.csrf import validate_csrf
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
+from wtforms import ValidationError
 
 from opus_api.models import now
 from opus_api.version import __version__
 from opus_api.wire.errors import ApiError
 
-# Pages that a person who is not signed in, or must change the password first, may still reach.
-OPEN_PAGES = {"auth_pages.login", "auth_pages.logout", "console.index", "console.theme"}
-UNCHANGED_PASSWORD_PAGES = OPEN_PAGES | {"auth_pages.password"}
+# What may be reached without being signed in, and with a password that must be changed first.
+OPEN_PATHS = {"/", "/index.html", "/login", "/logout", "/theme"}
+PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 
 THEMES = ("", "light", "dark")
 YEAR = 365 * 86_400
@@ -48,7 +50,7 @@ NAVIGATION = (Page("cookies_pages.index", "Accounts", "accounts"),)
 def page_blueprint(name: str) -> Blueprint:
     """A blueprint of pages: signed-in people only, safe headers, errors as pages."""
     bp = Blueprint(name, f"opus_api.web.{name}")
-    bp.before_request(_refuse_foreign_posts)
+    bp.before_request(_refuse_foreign_forms)
     bp.before_request(_lead_to_sign_in)
     bp.after_request(page_headers)
     bp.register_error_handler(ApiError, _answer_api_error)
@@ -56,25 +58,27 @@ def page_blueprint(name: str) -> Blueprint:
     return bp
 
 
-def _refuse_foreign_posts() -> None:
-    """A second lock beside the CSRF token. Browsers send Sec-Fetch-Site over https and to loopback only."""
+def _refuse_foreign_forms() -> None:
+    """Every form carries our token; where a browser says who sent it, that counts too."""
     if request.method in {"GET", "HEAD", "OPTIONS"}:
         return
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")  # absent over plain http
+    origin = request.headers.get("Origin", "null")  # our own referrer policy makes our own forms say "null"
+    if site not in {"same-origin", "none"} or (origin != "null" and urlsplit(origin).netloc != request.host):
         abort(403, "This form was sent from another site.")
-    # Our own referrer policy turns the Origin of our own forms into "null".
-    origin = request.headers.get("Origin", "null")
-    if origin != "null" and urlsplit(origin).netloc != request.host:
-        abort(403, "This form was sent from another site.")
+    try:
+        validate_csrf(request.form.get("csrf_token"))
+    except ValidationError:
+        abort(400, "The page you came from is out of date. Go back, load it again and repeat what you did.")
 
 
 def _lead_to_sign_in() -> Response | None:
     if not current_user.is_authenticated:
-        if request.endpoint in OPEN_PAGES:
+        if request.path in OPEN_PATHS:
             return None
         wanted = request.full_path.rstrip("?") if request.method == "GET" else None
         return redirect(url_for("auth_pages.login", next=wanted))
-    if current_user.must_change_password and request.endpoint not in UNCHANGED_PASSWORD_PAGES:
+    if current_user.must_change_password and request.path not in PATHS_WITH_ANY_PASSWORD:
         return redirect(url_for("auth_pages.password"))
     return None
 
@@ -204,6 +208,7 @@ def chosen_theme() -> str:
 
 def _template_names() -> dict[str, Any]:
     return {
+        "current_user": current_user,
         "navigation": NAVIGATION,
         "plain_http": over_plain_http(),
         "theme": chosen_theme(),

@@ -15,9 +15,10 @@ from opus_api.extensions import db
 from opus_api.models import Account
 from opus_api.services import accounts as service
 from opus_api.services import settings
-from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web.console import page_blueprint
+from opus_api.web.cookies import accounts
 from opus_api.web.forms import STRATEGIES, AccountForm, RotationForm, RuleForm, account_form
 from opus_api.wire.errors import ApiError
 
@@ -71,16 +72,6 @@ def _row(account: Account) -> Row:
     )
 
 
-def _accounts() -> service.Accounts:
-    accounts: service.Accounts = current_app.extensions["accounts"]
-    return accounts
-
-
-def _kinds() -> list[Upstream]:
-    """The providers that accounts can belong to."""
-    return [upstream for upstream in UPSTREAMS.values() if upstream.name != "practice"]
-
-
 def _back(account_id: int) -> Response:
     """To the page the button was pressed on."""
     if request.args.get("back") == "edit":
@@ -95,33 +86,33 @@ def _back(account_id: int) -> Response:
 def index() -> str:
     """All accounts with their state and use."""
     # The larger priority is used first, so it stands first.
-    accounts = sorted(_accounts().all(), key=lambda account: (-account.priority, account.id))
-    pages = max(1, -(-len(accounts) // PER_PAGE))
+    found = sorted(accounts().all(), key=lambda account: (-account.priority, account.id))
+    pages = max(1, -(-len(found) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
-    shown = accounts[(page - 1) * PER_PAGE : page * PER_PAGE]
+    shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
     return render_template(
         "cookies/index.html",
         rows=[_row(account) for account in shown],
-        ids=[account.id for account in accounts],
-        summary=_summary(accounts),
+        ids=[account.id for account in found],
+        summary=_summary(found),
         rotation=RotationForm(rotation_strategy=_rotation_strategy()),
         page=page,
         pages=pages,
     )
 
 
-def _summary(accounts: Sequence[Account]) -> dict[str, Any]:
+def _summary(found: Sequence[Account]) -> dict[str, Any]:
     """The figures above the list, and the shares of its bar in percent."""
-    counts = Counter(account.state for account in accounts)
+    counts = Counter(account.state for account in found)
     shares, start = [], 0.0
     for state in STATES:
-        width = 100 * counts[state] / max(1, len(accounts))
+        width = 100 * counts[state] / max(1, len(found))
         shares.append({"state": state, "start": round(start, 2), "width": round(width, 2)})
         start += width
     return {state: counts[state] for state in STATES} | {
-        "total": len(accounts),
-        "usage_count": sum(account.usage_count for account in accounts),
-        "error_count": sum(account.error_count for account in accounts),
+        "total": len(found),
+        "usage_count": sum(account.usage_count for account in found),
+        "error_count": sum(account.error_count for account in found),
         "shares": [share for share in shares if share["width"]],
     }
 
@@ -150,16 +141,17 @@ def rotation() -> Response:
 def new() -> str:
     """Which provider; then the form built from what that provider asks for."""
     if "provider" not in request.args:
-        return render_template("cookies/choose.html", upstreams=_kinds())
+        return render_template("cookies/choose.html", upstreams=[UPSTREAMS[name] for name in ACCOUNT_PROVIDERS])
     upstream = _upstream(request.args["provider"])
     return render_template("cookies/new.html", upstream=upstream, form=account_form(upstream)(formdata=None))
 
 
 def _upstream(name: str) -> Upstream:
-    if name == "practice":
-        abort(404, "The practice provider is built in and needs no account.")
-    if name not in UPSTREAMS:
-        abort(404, "There is no such provider.")
+    if name not in ACCOUNT_PROVIDERS:
+        built_in = name in UPSTREAMS
+        abort(
+            404, f"The {name} provider is built in and needs no account." if built_in else "There is no such provider."
+        )
     return UPSTREAMS[name]
 
 
@@ -171,24 +163,24 @@ def create() -> ResponseReturnValue:
     if form.validate_on_submit():
         try:
             body = {"provider": upstream.name, **form.body()}
-            account = _accounts().create(body, user_id=current_user.id)
+            account = accounts().create(body, user_id=current_user.id)
             return redirect(url_for(".saved", account_id=account.id))
         except ApiError as error:
             form.refuse(error)
-    return render_template("cookies/new.html", upstream=upstream, form=form), 422
+    return render_template("cookies/new.html", upstream=upstream, form=form)
 
 
 @bp.get("/cookies/<int:account_id>/saved")
 def saved(account_id: int) -> str:
     """What validation found, and the offer of a rule where Claude names would find nobody."""
-    account = _accounts().get(account_id)
+    account = accounts().get(account_id)
     rule = _rule_form(account) if _offers_rule(account) else None
     return render_template("cookies/saved.html", row=_row(account), upstream=UPSTREAMS[account.provider], rule=rule)
 
 
 def _offers_rule(account: Account) -> bool:
     """The first account of a provider that has no models under Claude's names (M9)."""
-    others = [other for other in _accounts().all() if other.provider == account.provider and other.id != account.id]
+    others = [other for other in accounts().all() if other.provider == account.provider and other.id != account.id]
     return bool(
         account.listed_models
         and not UPSTREAMS[account.provider].model_names
@@ -207,13 +199,13 @@ def _rule_form(account: Account) -> RuleForm:
 @bp.post("/cookies/<int:account_id>/rule")
 def rule(account_id: int) -> ResponseReturnValue:
     """Saves ``claude-*`` -> the chosen model into the account's model map."""
-    account = _accounts().get(account_id)
+    account = accounts().get(account_id)
     form = _rule_form(account)
     if not form.validate_on_submit():
         row, upstream = _row(account), UPSTREAMS[account.provider]
-        return render_template("cookies/saved.html", row=row, upstream=upstream, rule=form), 422
+        return render_template("cookies/saved.html", row=row, upstream=upstream, rule=form)
     model_map = {**account.model_map, CLAUDE_NAMES: form.model.data}
-    _accounts().update(account_id, {"model_map": model_map})
+    accounts().update(account_id, {"model_map": model_map})
     flash(f"Saved. {form.model.data} answers every {CLAUDE_NAMES} name.", "success")
     return redirect(url_for(".index"))
 
@@ -224,22 +216,22 @@ def rule(account_id: int) -> ResponseReturnValue:
 @bp.get("/cookies/<int:account_id>/edit")
 def edit(account_id: int) -> str:
     """The form of an account; secrets show their last characters at most."""
-    account = _accounts().get(account_id)
+    account = accounts().get(account_id)
     return _edit_page(account, _edit_form(account)(formdata=None, data=_editable(account)))
 
 
 @bp.post("/cookies/<int:account_id>/edit")
 def update(account_id: int) -> ResponseReturnValue:
     """Changes what differs; a secret left empty stays."""
-    form = _edit_form(_accounts().get(account_id))()
+    form = _edit_form(accounts().get(account_id))()
     if form.validate_on_submit():
         try:
-            account = _accounts().update(account_id, form.body())
+            account = accounts().update(account_id, form.body())
             flash(f"Saved. {account.name} uses it from the next request on.", "success")
             return redirect(url_for(".index", _anchor=f"account-{account_id}"))
         except ApiError as error:
             form.refuse(error)
-    return _edit_page(_accounts().get(account_id), form), 422
+    return _edit_page(accounts().get(account_id), form)
 
 
 def _edit_form(account: Account) -> type[AccountForm]:
@@ -263,8 +255,8 @@ def _edit_page(account: Account, form: AccountForm) -> str:
 @bp.post("/cookies/<int:account_id>/validate")
 def validate(account_id: int) -> Response:
     """Asks the provider now whether it takes the credential."""
-    name = _accounts().get(account_id).name
-    found = _accounts().validate(account_id)
+    name = accounts().get(account_id).name
+    found = accounts().validate(account_id)
     flash(f"{name}: {found['message']}", "success" if found["is_valid"] else "error")
     return _back(account_id)
 
@@ -272,7 +264,7 @@ def validate(account_id: int) -> Response:
 @bp.post("/cookies/validate")
 def validate_all() -> Response:
     """Asks about every account, five at once; the script of the page does it one by one and shows how far it is."""
-    found = _accounts().validate_all()
+    found = accounts().validate_all()
     kind = "error" if found["invalid"] else "success"
     flash(f"{found['valid']} of {found['total']} accounts are valid.", kind)
     return redirect(url_for(".index"))
@@ -281,7 +273,7 @@ def validate_all() -> Response:
 @bp.post("/cookies/<int:account_id>/state")
 def switch(account_id: int) -> Response:
     """A person's switch: active or disabled."""
-    account = _accounts().update(account_id, {"state": request.form.get("state")})
+    account = accounts().update(account_id, {"state": request.form.get("state")})
     flash(f"{account.name} is {'disabled' if account.state == 'disabled' else 'enabled'}.", "success")
     return _back(account_id)
 
@@ -289,7 +281,7 @@ def switch(account_id: int) -> Response:
 @bp.post("/cookies/<int:account_id>/reset")
 def reset(account_id: int) -> Response:
     """Clears cooling, counters and what made it invalid."""
-    account = _accounts().reset(account_id)
+    account = accounts().reset(account_id)
     flash(f"{account.name} may be used again at once.", "success")
     return _back(account_id)
 
@@ -297,13 +289,13 @@ def reset(account_id: int) -> Response:
 @bp.get("/cookies/<int:account_id>/delete")
 def delete(account_id: int) -> str:
     """Asks first."""
-    return render_template("cookies/delete.html", row=_row(_accounts().get(account_id)))
+    return render_template("cookies/delete.html", row=_row(accounts().get(account_id)))
 
 
 @bp.post("/cookies/<int:account_id>/delete")
 def erase(account_id: int) -> Response:
     """Deletes the account with its credential."""
-    name = _accounts().get(account_id).name
-    _accounts().delete(account_id)
+    name = accounts().get(account_id).name
+    accounts().delete(account_id)
     flash(f"{name} was deleted.", "success")
     return redirect(url_for(".index"))

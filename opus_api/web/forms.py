@@ -36,6 +36,8 @@ def _stripped(value: str | None) -> str:
 class LinesField(TextAreaField):
     """Words on lines of their own or between commas; nothing typed is None."""
 
+    data: Any  # list[str] | None
+
     def _value(self) -> str:
         return self.raw_data[0] if self.raw_data else "\n".join(self.data or [])
 
@@ -46,6 +48,8 @@ class LinesField(TextAreaField):
 
 class MapField(TextAreaField):
     """``pattern = model`` on each line."""
+
+    data: Any  # dict[str, str]
 
     def _value(self) -> str:
         if self.raw_data:
@@ -111,9 +115,9 @@ class PageForm(FlaskForm):
     def _named(self, name: str) -> Field | None:
         """The field that ``name``, ``options.name`` or ``name[3]`` speaks of."""
         outer, _, inner = name.partition("[")[0].partition(".")
-        field = self._fields.get(outer)
+        field: Field | None = self._fields.get(outer)
         if isinstance(field, FormField):
-            return field.form._fields.get(inner)
+            field = field.form._fields.get(inner)
         return field
 
 
