@@ -42,7 +42,7 @@ def _database(app: Flask, settings: Settings) -> None:
 
 
 def _installation(app: Flask, settings: Settings) -> None:
-    """What is derived from the installation's secret. Before the migrations have run there is none: nothing can sign."""
+    """What is derived from the installation's secret. Before the migrations there is none, and nobody can sign in."""
     from opus_api.extensions import db
     from opus_api.services.settings import installation
 

@@ -46,7 +46,7 @@ def prepare(engine: Engine) -> None:
 
 def _sqlite_pragmas(connection: sqlite3.Connection, record: object) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-        _when_free(lambda text: connection.execute(text), f"PRAGMA {pragma}")
+        _when_free(connection.execute, f"PRAGMA {pragma}")
 
 
 def _execute_when_free(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: object) -> bool:

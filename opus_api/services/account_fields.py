@@ -10,7 +10,6 @@ from opus_api.services.values import FieldError, name, patterns, text, whole
 from opus_api.transport import AddressRefused, check_url
 from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.base import Option, Upstream
-from opus_api.wire.errors import Unprocessable
 
 SECRETS = ("api_key", "session_key", "client_id", "client_secret", "refresh_token", "access_token")
 WRITABLE = {"name", "base_url", "models", "model_map", "options", "priority", "max_concurrency", "proxy", *SECRETS}

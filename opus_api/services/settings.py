@@ -45,7 +45,7 @@ class Installation:
 
 
 def installation(session: Session) -> Installation:
-    """Read it, or make it on the first start. Raises ConfigError when the encryption key is not the one it was made with."""
+    """Read it, or make it on the first start. Raises ConfigError when the encryption key is not the right one."""
     row = session.get(Setting, INSTALLATION)
     if row is None:
         _make_installation(session)

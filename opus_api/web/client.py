@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Request
 
-from opus_api.config import Settings, Network
+from opus_api.config import Network, Settings
 
 
 def client_ip(request: Request, settings: Settings) -> str:

@@ -1,0 +1,93 @@
+"""How gunicorn serves the app: one gevent worker that holds thousands of streams."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import gc
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from opus_api.config import ConfigError, load
+
+try:
+    settings = load()
+except ConfigError as error:
+    sys.exit(str(error))
+
+bind = f"{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+backlog = 4096
+workers = settings.web_concurrency
+worker_class = "gevent"
+worker_connections = 4000  # a hard gate: more connections than this are not even accepted
+timeout = 60
+graceful_timeout = settings.graceful_timeout
+keepalive = 10  # also how long a client may take for its headers
+max_requests = 0  # replacing a worker makes a hole of seconds and cuts its long streams
+header_map = "drop"
+limit_request_field_size = 16_380
+forwarded_allow_ips = ",".join(str(network) for network in settings.trusted_proxies)
+control_socket_disable = True  # it would be made in the home directory
+accesslog = None
+errorlog = "-"
+loglevel = "debug" if settings.debug_mode else "warning"
+
+
+def on_starting(server: Any) -> None:
+    """In the master, before it listens: refuse with one sentence what could only fail later, again and again."""
+    from opus_api import startup
+
+    inherited = {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ)
+    try:
+        startup.check_workers(server.cfg.workers)
+        for address in () if inherited else server.cfg.address:
+            startup.check_free(address)
+    except ConfigError as error:
+        sys.exit(str(error))
+    _check_in_a_process_of_its_own()
+    _raise_file_limit()
+
+
+def _check_in_a_process_of_its_own() -> None:
+    # The master must open no connection that its workers would inherit.
+    arguments = [sys.executable, "-c", "from opus_api import startup; startup.check_before_workers()"]
+    child = os.posix_spawn(sys.executable, arguments, os.environ)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit(1)
+
+
+def _raise_file_limit() -> None:
+    """A stream takes two file descriptors; the usual soft limit of 1024 ends at 500 streams."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 1_048_576 if hard == resource.RLIM_INFINITY else min(hard, 1_048_576)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as error:  # macOS has a lower limit of its own
+        sys.stderr.write(f"The limit of open files stays as it is ({error}).\n")
+
+
+def when_ready(server: Any) -> None:
+    """The master keeps none of our code: after HUP, new workers must find what is on the disk then."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "opus_api"]:
+        del sys.modules[name]
+
+
+def post_worker_init(worker: Any) -> None:
+    worker.app.callable.extensions["snapshots"].start()
+    worker.app.callable.extensions["recorder"].start()
+    # What is loaded by now stays: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    app = getattr(worker.app, "callable", None)
+    if app is not None:
+        app.extensions["snapshots"].stop()
+        app.extensions["recorder"].stop()

@@ -1,0 +1,187 @@
+"""From nothing to a running service: `python wsgi.py` checks, migrates, makes what the first start needs, serves."""
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask_migrate import upgrade
+from sqlalchemy.orm import Session
+
+from opus_api import config, create_app, crypto, database
+from opus_api.config import ROOT, ConfigError, Settings
+from opus_api.extensions import db
+from opus_api.services import api_keys, passwords, users
+from opus_api.services.settings import installation
+from opus_api.version import __version__
+from opus_api.wire.errors import ApiError, NotFound
+
+MODEL = "claude-sonnet-4.5"  # the practice provider answers to every name
+
+
+def main() -> None:
+    """Never returns: becomes gunicorn, or ends with one sentence and code 1."""
+    try:
+        settings = config.load()
+        check_workers(settings.web_concurrency)
+        check_free((settings.host, settings.port))
+        app = create_app(settings)
+        with app.app_context():
+            migrate(settings)
+            lines = first_start(settings)
+    except (ConfigError, ApiError) as error:
+        sys.exit(str(error))
+    sys.stdout.write("\n".join([f"Opus API {__version__} on {address(settings)}", *lines, ""]))
+    sys.stdout.flush()  # exec does not
+    os.chdir(ROOT)
+    arguments = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+    os.execv(sys.executable, arguments)  # noqa: S606 - our own words, no shell needed
+
+
+def address(settings: Settings) -> str:
+    """Where this machine reaches the service."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+# --- Checks -----------------------------------------------------------------------------------------------------------
+
+
+def check_workers(workers: int) -> None:
+    """Raises ConfigError."""
+    if workers > 1:
+        raise ConfigError("WEB_CONCURRENCY must be 1: several workers need the Redis engine, which does not exist yet.")
+
+
+def check_free(where: Any) -> None:
+    """Raises ConfigError when somebody listens there. ``where`` is (host, port); a socket's path is not checked."""
+    if not isinstance(where, tuple):
+        return
+    host, port = where[0].strip("[]"), where[1]
+    try:
+        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does: a closed one may linger
+            probe.bind((host, port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"Port {port} on {host} cannot be used ({reason}); set PORT or HOST to another.") from None
+
+
+def check_before_workers() -> None:
+    """What a worker will need, looked at before there is one; ends the process with one sentence and code 1."""
+    try:
+        settings = config.load()
+        database.make_folder(settings)
+        crypto.use(crypto.keyring(settings))
+        engine = sa.create_engine(settings.database_url, **database.engine_options(settings.database_url))
+        database.prepare(engine)
+        database.check(engine)
+        if not database.has_tables(engine):
+            raise ConfigError("The database has no tables yet; run: flask db upgrade")
+        with Session(engine) as session:
+            installation(session)
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
+# --- Migrations -------------------------------------------------------------------------------------------------------
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the schema up to date. An SQLite file with data is copied first, and put back when this fails.
+
+    Raises ConfigError.
+    """
+    present, newest = _revisions()
+    if present == newest:
+        return
+    file = Path(str(db.engine.url.database)) if settings.on_sqlite and present else None
+    backup = _backup(file, present) if file else None
+    try:
+        upgrade()
+    except (Exception, SystemExit) as error:  # whatever it was: never start on half a schema
+        if file and backup:
+            _restore(file, backup)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"The database could not be migrated ({reason}); it is as it was before.") from error
+
+
+def _revisions() -> tuple[str | None, str | None]:
+    """What the database has, and what this version brings."""
+    newest = ScriptDirectory(str(ROOT / "migrations")).get_current_head()
+    with db.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision(), newest
+
+
+def _backup(file: Path, revision: str | None) -> Path:
+    """A consistent copy, unlike ``cp``, which misses what is still in the write-ahead log."""
+    backup = file.with_name(f"{file.name}.before-upgrade-from-{revision}")
+    backup.unlink(missing_ok=True)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("VACUUM INTO ?", (str(backup),))
+    backup.chmod(0o600)
+    return backup
+
+
+def _restore(file: Path, backup: Path) -> None:
+    db.session.remove()
+    db.engine.dispose()
+    for rest in ("-wal", "-shm"):
+        file.with_name(file.name + rest).unlink(missing_ok=True)
+    shutil.copyfile(backup, file)
+
+
+# --- The first start --------------------------------------------------------------------------------------------------
+
+
+def first_start(settings: Settings) -> list[str]:
+    """Make the first administrator and the first key; the lines to print, which hold secrets that are kept nowhere.
+
+    With a user in the database there is nothing to make. Raises ConfigError, ApiError.
+    """
+    owner = installation(db.session)
+    if users.every():
+        return []
+    given = settings.default_admin_password
+    password = given or secrets.token_urlsafe(15)
+    users.add(settings.default_admin_username, password, must_change=passwords.is_weak(password))
+    lines = [
+        "This is the first start; the lines below are shown only once.",
+        "",
+        f"address: {address(settings)}",
+        f"user: {settings.default_admin_username}",
+        "The password is the one in DEFAULT_ADMIN_PASSWORD." if given else f"password: {password}",
+    ]
+    if key := _first_key(owner.pepper):
+        lines += ["", "Paste this to see a streamed answer:", "", curl(settings, key), ""]
+    return lines
+
+
+def _first_key(pepper: bytes) -> str | None:
+    try:
+        api_keys.named("default")
+        return None
+    except NotFound:
+        return api_keys.create(pepper, {"name": "default"})[1]
+
+
+def curl(settings: Settings, key: str) -> str:
+    """A command that works as it stands."""
+    question = {"role": "user", "content": "Hello! What are you?"}
+    body = {"model": MODEL, "max_tokens": 256, "stream": True, "messages": [question]}
+    headers = [f"x-api-key: {key}", "anthropic-version: 2023-06-01", "content-type: application/json"]
+    words = ["curl", "-N", f"{address(settings)}/v1/messages"]
+    for header in headers:
+        words += ["-H", header]
+    return shlex.join([*words, "-d", json.dumps(body)])
