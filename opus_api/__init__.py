@@ -49,7 +49,7 @@ def _installation(app: Flask, settings: Settings) -> None:
     with app.app_context():
         if not database.has_tables(db.engine):
             return
-        owner = installation(db.session)
+        owner = installation(db.session())
     app.extensions["installation"] = owner
     app.extensions["jwt_key"] = owner.jwt_key(settings.jwt_secret)
     app.secret_key = owner.session_key(settings.secret_key)
@@ -68,7 +68,7 @@ def _services(app: Flask, settings: Settings) -> None:
     app.extensions["transport"] = Transport(settings)
     app.extensions["snapshots"] = Snapshots(engine)
     app.extensions["recorder"] = Recorder(engine)
-    app.extensions["accounts"] = Accounts(settings, app.extensions["transport"])
+    app.extensions["accounts"] = Accounts(settings, app.extensions["transport"], engine)
     app.extensions["login_throttle"] = LoginThrottle()
 
 

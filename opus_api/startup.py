@@ -150,7 +150,7 @@ def first_start(settings: Settings) -> list[str]:
 
     With a user in the database there is nothing to make. Raises ConfigError, ApiError.
     """
-    owner = installation(db.session)
+    owner = installation(db.session())
     if users.every():
         return []
     given = settings.default_admin_password

@@ -1,13 +1,15 @@
 """Accounts: what may be done with them, and their JSON. Credentials never leave whole."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from gevent.pool import Pool
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from opus_api.config import Settings
 from opus_api.extensions import db
@@ -18,15 +20,18 @@ from opus_api.transport import Transport
 from opus_api.upstreams import UPSTREAMS
 from opus_api.wire.errors import Conflict, NotFound
 
+log = logging.getLogger(__name__)
+
 AT_ONCE = 5  # validations that run at the same time
 
 
 class Accounts:
     """The rules of the table ``accounts``. One per app; works in the session of the current app context."""
 
-    def __init__(self, settings: Settings, transport: Transport):
+    def __init__(self, settings: Settings, transport: Transport, engine: Engine):
         self._settings = settings
         self._transport = transport
+        self._engine = engine
 
     def all(self) -> Sequence[Account]:
         return db.session.scalars(select(Account).order_by(Account.id)).all()
@@ -110,6 +115,17 @@ class Accounts:
         for account in self.all():
             _heal(account)
         db.session.commit()
+
+    def learn(self, account_id: int, options: Mapping[str, Any]) -> None:
+        """Remember what a provider's refusal taught about its flags. Called between requests, so with a session of its
+        own; when the database is away the next refusal teaches it again."""
+        try:
+            with Session(self._engine) as session, session.begin():
+                account = session.get(Account, account_id)
+                if account is not None:
+                    account.learned_options = {**account.learned_options, **options}
+        except SQLAlchemyError as error:
+            log.warning("options of account %d could not be saved (%s)", account_id, type(error).__name__)
 
     def validate(self, account_id: int, deadline: float = validation.DEADLINE) -> dict[str, Any]:
         """Ask the provider now: ``{"id","is_valid","state","latency_ms","message"}``. Raises NotFound."""

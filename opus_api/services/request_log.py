@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import sqlalchemy as sa
@@ -20,15 +20,11 @@ from opus_api.models import Account, ApiKey, RequestLog
 
 log = logging.getLogger(__name__)
 
-LOGS = sa.inspect(RequestLog).local_table
-ACCOUNTS = sa.inspect(Account).local_table
-KEYS = sa.inspect(ApiKey).local_table
+LOGS, ACCOUNTS, KEYS = (cast(sa.Table, model.__table__) for model in (RequestLog, Account, ApiKey))
 
 # Every column, so that all rows of a batch fit one statement.
 BLANK: dict[str, Any] = {
-    column.name: column.default.arg if column.default is not None else None
-    for column in LOGS.columns
-    if column.name != "id"
+    column.name: getattr(column.default, "arg", None) for column in LOGS.columns if column.name != "id"
 }
 
 
@@ -63,7 +59,7 @@ class Recorder:
         self._states: deque[AccountState] = deque()
         self._lock = RLock()
         self._wake = Event()
-        self._writer: gevent.Greenlet | None = None
+        self._writer: gevent.Greenlet[[], None] | None = None
         self._away = self._stopping = False
         self.dropped = 0  # rows that found no room
 

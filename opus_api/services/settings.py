@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -92,7 +92,7 @@ def _bump_version(session: Session, *_: object) -> None:
     dirty = (row for row in session.dirty if session.is_modified(row))
     if not (_watched(session.new) or _watched(session.deleted) or _watched(dirty)):
         return
-    table, connection, value = sa.inspect(Setting).local_table, session.connection(), time.time_ns()
+    table, connection, value = cast(sa.Table, Setting.__table__), session.connection(), time.time_ns()
     bumped = connection.execute(sa.update(table).where(table.c.key == VERSION).values(value=value))
     if not bumped.rowcount:
         connection.execute(sa.insert(table).values(key=VERSION, value=value))

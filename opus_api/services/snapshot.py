@@ -154,7 +154,7 @@ class Snapshots:
         self._snapshot: Snapshot | None = None
         self._seen = -1  # commits of this process that the snapshot knows
         self._lock = RLock()
-        self._refresher: gevent.Greenlet | None = None
+        self._refresher: gevent.Greenlet[[], None] | None = None
 
     def current(self) -> Snapshot:
         """Without a query, unless this process changed something since. While the database is away, the last one.

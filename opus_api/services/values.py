@@ -46,18 +46,16 @@ def known(data: Mapping[str, Any], allowed: Collection[str]) -> None:
 
 def text(field: str, value: Any, limit: int = 500, required: bool = False) -> str:
     """Text without surrounding white space; null is empty. Raises FieldError."""
-    if value is None:
-        value = ""
-    if not isinstance(value, str):
+    if value is not None and not isinstance(value, str):
         raise FieldError(field, "must be text.")
-    value = value.strip()
-    if required and not value:
+    cleaned: str = (value or "").strip()
+    if required and not cleaned:
         raise FieldError(field, "is required.")
-    if len(value) > limit:
+    if len(cleaned) > limit:
         raise FieldError(field, f"must be at most {limit} characters.")
-    if "\x00" in value:
+    if "\x00" in cleaned:
         raise FieldError(field, "must not contain a NUL character.")
-    return value
+    return cleaned
 
 
 def name(field: str, value: Any) -> str:

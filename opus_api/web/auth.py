@@ -16,7 +16,7 @@ from opus_api.web.signed_in import caller, issue_token, signed_in, signed_in_wit
 bp = Blueprint("auth", __name__, url_prefix="/api/auth")
 
 
-class SignedIn(UserMixin):  # type: ignore[misc]
+class SignedIn(UserMixin):
     """Flask-Login's user: a person with the session row that the cookie names."""
 
     def __init__(self, user: User, session: UserSession, token: str):
@@ -41,7 +41,7 @@ class SignedIn(UserMixin):  # type: ignore[misc]
         return self.user.must_change_password
 
 
-@login_manager.user_loader  # type: ignore[misc]
+@login_manager.user_loader
 def _load(token: str) -> SignedIn | None:
     found = users.find_session(token, "page")
     return SignedIn(*found, token) if found else None
