@@ -1,9 +1,15 @@
 """Opus API: a self-hosted, Claude-compatible gateway."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from flask import Flask
 
 from opus_api import config, crypto, database, logs
 from opus_api.config import Settings
+
+if TYPE_CHECKING:
+    from opus_api.gateway.gateway import Learn
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -57,6 +63,7 @@ def _installation(app: Flask, settings: Settings) -> None:
 
 def _services(app: Flask, settings: Settings) -> None:
     from opus_api.extensions import db
+    from opus_api.gateway.gateway import Gateway
     from opus_api.services.accounts import Accounts
     from opus_api.services.login_throttle import LoginThrottle
     from opus_api.services.request_log import Recorder
@@ -70,6 +77,19 @@ def _services(app: Flask, settings: Settings) -> None:
     app.extensions["recorder"] = Recorder(engine)
     app.extensions["accounts"] = Accounts(settings, app.extensions["transport"], engine)
     app.extensions["login_throttle"] = LoginThrottle()
+    app.extensions["gateway"] = Gateway(
+        settings, app.extensions["snapshots"], app.extensions["recorder"], app.extensions["transport"], _learn(app)
+    )
+
+
+def _learn(app: Flask) -> "Learn":
+    """The gateway has no app context when an answer closes; remembering options needs one."""
+
+    def learn(account_id: int, options: Mapping[str, Any]) -> None:
+        with app.app_context():
+            app.extensions["accounts"].learn(account_id, options)
+
+    return learn
 
 
 def _sessions(app: Flask, settings: Settings) -> None:

@@ -1,0 +1,157 @@
+"""Model names: what a client's name stands for, which accounts serve it, and what can be served at all (M8, M9)."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from opus_api.services.snapshot import AccountValue, Snapshot
+from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams.practice import UPSTREAM as PRACTICE
+from opus_api.wire.errors import NotFound
+
+SMALL = "small"  # the rule for background calls of clients (Claude Code asks for a haiku model)
+PRACTICE_MODELS = ("claude-sonnet-4.5", "claude-4.5-opus-high", "claude-haiku-4-20250514", "practice/practice")
+MOST_CACHED = 10_000  # names; clients choose them
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One way to serve a name: an account (None: the built-in practice provider) and the model to ask it for."""
+
+    provider: str
+    model: str
+    account: AccountValue | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    targets: tuple[Target, ...]
+    substituted: bool = False
+
+
+class Catalog:
+    """The names of one snapshot. Resolving is cached: a name always means the same within a snapshot."""
+
+    def __init__(self, snapshot: Snapshot, practice_only: bool):
+        self.snapshot = snapshot
+        self._practice_only = practice_only
+        self._practice_serves_all = practice_only or not (snapshot.real_account_seen or snapshot.accounts)
+        self._cache: dict[str, tuple[Target, ...]] = {}
+
+    def resolve(self, name: str, last_model: str = "") -> Resolution:
+        """``last_model``: the name that was served last, for haiku calls nobody serves. Raises NotFound."""
+        if targets := self._targets(name):
+            return Resolution(targets)
+        if "haiku" in name.lower():
+            for stand_in in (self.snapshot.rules.get(SMALL, ""), last_model):
+                if stand_in and (targets := self._targets(stand_in)):
+                    return Resolution(targets, substituted=True)
+        raise NotFound(self._unknown(name))
+
+    def _targets(self, name: str) -> tuple[Target, ...]:
+        found = self._cache.get(name)
+        if found is None:
+            if len(self._cache) >= MOST_CACHED:
+                self._cache.clear()
+            found = self._cache[name] = self._find(self._ruled(name))
+        return found
+
+    def _ruled(self, name: str) -> str:
+        """What the model map makes of a name; an exact rule wins over a glob, a longer glob over a shorter one."""
+        return best_match(self.snapshot.rules, name) or name
+
+    def _find(self, name: str) -> tuple[Target, ...]:
+        provider, slash, bare = name.partition("/")
+        if self._practice_only or provider == PRACTICE.name:
+            return (Target(PRACTICE.name, bare or name, None),)
+        accounts = self.snapshot.accounts
+        if slash and bare and provider in UPSTREAMS:
+            served = [(a, _addressed(a, bare)) for a in accounts if a.provider == provider]
+        else:
+            served = [(a, served_as(a, name)) for a in accounts]
+        targets = tuple(Target(a.provider, model, a) for a, model in served if model)
+        if not targets and self._practice_serves_all:
+            return (Target(PRACTICE.name, name, None),)
+        return targets
+
+    def _unknown(self, name: str) -> str:
+        if providers := [p.label for p in UPSTREAMS.values() if name in p.model_names]:
+            needs = f"an account of {' or '.join(providers)}, or a rule such as claude-* -> provider/model"
+            return f"model: {name} (needs {needs})"
+        close = difflib.get_close_matches(name, list(self.names()), 3, 0.6)
+        return f"model: {name}" + (f" (close matches: {', '.join(close)})" if close else "")
+
+    # ---- the list
+
+    def names(self) -> dict[str, Target]:
+        """Every name that can be said and served, with its first target."""
+        names: dict[str, Target] = {}
+        for name in self._sayable():
+            if name not in names and (targets := self._targets(name)):
+                names[name] = targets[0]
+        return names
+
+    def _sayable(self) -> Iterator[str]:
+        yield from (pattern for pattern in self.snapshot.rules if not is_glob(pattern) and pattern != SMALL)
+        for account in self.snapshot.accounts:
+            yield from (pattern for pattern in (*account.model_map, *(account.models or ())) if not is_glob(pattern))
+            yield from account.listed_models or ()
+            yield from UPSTREAMS[account.provider].model_names
+        if self._practice_serves_all:
+            yield from PRACTICE_MODELS
+
+    def model_info(self, name: str, target: Target) -> dict[str, Any]:
+        """One entry that both SDK families read (wire.md 2.2)."""
+        created = datetime.fromtimestamp(int(target.account.created_at) if target.account else 0, UTC)
+        return {
+            "type": "model",
+            "id": name,
+            "display_name": name,
+            "created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "object": "model",
+            "created": int(created.timestamp()),
+            "owned_by": target.provider,
+        }
+
+
+def is_glob(pattern: str) -> bool:
+    return any(mark in pattern for mark in "*?[")
+
+
+def best_match(rules: Mapping[str, str], name: str) -> str:
+    """The target of the rule that fits best, "" when none does."""
+    if name in rules:
+        return rules[name]
+    fitting = [pattern for pattern in rules if is_glob(pattern) and fnmatchcase(name, pattern)]
+    return rules[max(fitting, key=len)] if fitting else ""
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def served_as(account: AccountValue, name: str) -> str:
+    """The provider's model under which this account serves a name, "" when it does not."""
+    if mapped := best_match(account.model_map, name):
+        return mapped
+    documented = UPSTREAMS[account.provider].model_names.get(name, "")
+    if account.models is not None:
+        if _fits(name, account.models):
+            return documented or name
+        return documented if documented and _fits(documented, account.models) else ""
+    if documented:
+        return documented
+    if account.listed_models is None:  # never asked with success: trust the vendor's own names
+        return name if account.provider == "anthropic" and name.startswith("claude-") else ""
+    # Anthropic lists dated ids and takes the undated aliases of them, too.
+    listed = account.listed_models
+    return name if name in listed or any(model.startswith(f"{name}-20") for model in listed) else ""
+
+
+def _addressed(account: AccountValue, name: str) -> str:
+    """The same for ``provider/model``: the client names the provider, so only a person's own list of models limits it."""
+    mapped = served_as(account, name)
+    return mapped or (name if account.models is None else "")

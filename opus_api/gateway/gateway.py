@@ -1,0 +1,116 @@
+"""The gateway of one process: resolves a call, starts its dispatch, and records what became of it."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from opus_api.config import Settings
+from opus_api.gateway import tokens
+from opus_api.gateway.catalog import Catalog
+from opus_api.gateway.dispatch import Dispatch
+from opus_api.gateway.pool import Pool
+from opus_api.gateway.stream import Answer
+from opus_api.services.request_log import Recorder
+from opus_api.services.snapshot import KeyValue, Snapshots
+from opus_api.transport import Transport
+from opus_api.wire.request import Call
+
+# Remembers options that an upstream's 400 taught, for an account id.
+Learn = Callable[[int, Mapping[str, Any]], None]
+
+
+class Gateway:
+    """One per process; ``web`` calls it."""
+
+    def __init__(
+        self, settings: Settings, snapshots: Snapshots, recorder: Recorder, transport: Transport, learn: Learn
+    ):
+        self._settings = settings
+        self._snapshots = snapshots
+        self._recorder = recorder
+        self._transport = transport
+        self._learn = learn
+        self._pool = Pool(recorder, settings.cookie_max_error_count)
+        self._catalog: Catalog | None = None
+        self._last_model = ""
+
+    def catalog(self) -> Catalog:
+        """Of the current snapshot; the pool learns of changes here, too."""
+        snapshot = self._snapshots.current()
+        if self._catalog is None or self._catalog.snapshot is not snapshot:
+            self._catalog = Catalog(snapshot, self._settings.practice_only)
+            self._pool.adopt(snapshot)
+        return self._catalog
+
+    def answer(self, call: Call, key: KeyValue | None, request_id: str, client_ip: str) -> Answer:
+        """Begin the answer to a call; nothing was sent yet. Raises NotFound for an unknown model."""
+        catalog = self.catalog()
+        resolution = catalog.resolve(call.model, self._last_model)
+        if resolution.substituted:
+            call.warn("model_substituted")
+        elif "haiku" not in call.model:
+            self._last_model = call.model
+        call.input_estimate = tokens.estimate(call.body)
+        strategy = catalog.snapshot.settings.get("rotation_strategy") or self._settings.rotation_strategy
+        dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._settings)
+        began = time.time()
+        return Answer(
+            dispatch,
+            request_id,
+            self._settings.ping_interval,
+            lambda answer: self._record(answer, key, began, client_ip),
+        )
+
+    def _record(self, answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> None:
+        dispatch = answer.dispatch
+        for account_id, options in dispatch.lessons:
+            self._learn(account_id, options)
+        usage = dispatch.meter.usage
+        if key:
+            self._recorder.key_used(key.id, began, usage.prompt_tokens, usage.output_tokens)
+        self._recorder.record(row(answer, key, began, client_ip))
+
+
+def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> dict[str, Any]:
+    """The request's row in the log."""
+    dispatch, call = answer.dispatch, answer.dispatch.call
+    target, meter = dispatch.target, dispatch.meter
+    account = target.account if target else None
+    return {
+        "request_id": answer.request_id,
+        "time": datetime.fromtimestamp(began, UTC),
+        "key_id": key.id if key else None,
+        "account_id": account.id if account else None,
+        "provider": target.provider if target else None,
+        "dialect": call.dialect,
+        "model": call.model[:200],
+        "upstream_model": target.model[:200] if target else None,
+        "upstream_request_id": dispatch.upstream_request_id or None,
+        "stream": call.stream,
+        "status": answer.error.status if answer.error and not dispatch.committed else answer.status,
+        "outcome": outcome(answer),
+        "error_type": answer.error.type if answer.error else None,
+        "attempts": dispatch.attempts.total + (answer.error is None),
+        "input_tokens": meter.usage.input_tokens,
+        "output_tokens": meter.usage.output_tokens,
+        "cache_read_input_tokens": meter.usage.cache_read_input_tokens,
+        "cache_creation_input_tokens": meter.usage.cache_creation_input_tokens,
+        "estimated": call.usage_estimated or not meter.usage_seen,
+        "first_token_ms": meter.first_token_ms,
+        "duration_ms": meter.duration_ms,
+        "client_ip": client_ip,
+    }
+
+
+def outcome(answer: Answer) -> str:
+    """One of the words of spec.md."""
+    if answer.client_gone:
+        return "client_gone"
+    if answer.error is None:
+        return "ok"
+    if answer.dispatch.committed:
+        return "upstream_cut"
+    if answer.error.status >= 500 and answer.error.type == "api_error" and answer.dispatch.target is None:
+        return "gateway_error"
+    return "client_error" if answer.error.status < 429 else "upstream_error"

@@ -1,0 +1,118 @@
+"""The answer to one request: begun before its HTTP status is chosen, pinged while it waits, recorded when it closes."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+
+from opus_api.dialects import DIALECTS
+from opus_api.gateway.dispatch import Dispatch
+from opus_api.transport import ClientGone, Patience
+from opus_api.upstreams.base import Failure
+from opus_api.wire.errors import ApiError
+
+HTTP_COMMIT_AFTER = 10.0  # seconds without content until 200 and a ping are sent
+
+
+class Answer:
+    """One answer; iterate it for bytes. ``close`` is called once, also when iterating never began."""
+
+    def __init__(self, dispatch: Dispatch, request_id: str, ping_interval: float, on_close: Callable[["Answer"], None]):
+        self.dispatch = dispatch
+        self.request_id = request_id
+        self.status = 200
+        self.error: ApiError | None = None
+        self.client_gone = False
+        self._dialect = DIALECTS[dispatch.call.dialect]
+        self._ping_interval = ping_interval
+        self._on_close = on_close
+        self._pieces = dispatch.pieces()
+        self._first = b""
+        self._finished = False  # the last bytes were handed over
+        self._closed = False
+
+    def begin(self) -> None:
+        """Wait until there is content to send or HTTP_COMMIT_AFTER has passed. Raises ApiError, Failure, ClientGone."""
+        patience = self.dispatch.patience
+        patience.wake_at = time.monotonic() + HTTP_COMMIT_AFTER
+        for data, _ in self._pieces:
+            if data:
+                self._first = data
+                break
+            if time.monotonic() >= patience.wake_at:
+                self._first = self._dialect.PING
+                break
+        patience.wake_at = time.monotonic() + self._ping_interval
+
+    def whole(self) -> bytes:
+        """The complete answer to a client that did not ask for a stream. Raises ApiError, Failure, ClientGone."""
+        parts = [data for data, _ in self._pieces if data]
+        self._finished = True
+        return b"".join(parts)
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._first:
+            yield self._first
+            self._first = b""
+        patience = self.dispatch.patience
+        interval = self._ping_interval
+        try:
+            for data, _ in self._pieces:
+                if data:
+                    patience.wake_at = time.monotonic() + interval
+                    yield data
+                elif time.monotonic() >= patience.wake_at:
+                    patience.wake_at = time.monotonic() + interval
+                    yield self._dialect.PING
+            self._finished = True
+        except ClientGone:
+            self.client_gone = True
+        except (Failure, ApiError) as failure:
+            self.error = failure if isinstance(failure, ApiError) else as_api_error(failure)
+            yield self._dialect.error_event(self.error, self.request_id)
+            self._finished = True
+
+    def close(self) -> None:
+        """Free the account and the upstream, write the log row."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pieces.close()  # type: ignore[attr-defined]
+        if not self._finished and self.error is None:
+            self.client_gone = True
+        self._on_close(self)
+
+
+def as_api_error(failure: Failure) -> ApiError:
+    return ApiError(failure.status, failure.type, failure.message)
+
+
+class ClientWatch:
+    """Notices that the client hung up while its request waits for an upstream, so that the upstream is freed at once.
+
+    Nothing else would: a silent stream writes nothing, and only a write finds out.
+    """
+
+    def __init__(self, sock: Any, patience: Patience):
+        self._sock = sock
+        self._patience = patience
+        self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
+        self._watcher.start(self._look)
+
+    def _look(self) -> None:
+        # Runs in the hub. Bytes to read are the client's next request; it is alive.
+        self._watcher.stop()
+        try:
+            gone = self._sock._sock.recv(1, 0x02 | 0x40) == b""  # MSG_PEEK | MSG_DONTWAIT
+        except BlockingIOError:
+            self._watcher.start(self._look)
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._patience.client_gone()
+
+    def close(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()

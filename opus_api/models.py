@@ -1,0 +1,188 @@
+"""All tables on one page."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from opus_api import crypto
+from opus_api.extensions import Base, db
+
+# SQLite numbers rows by itself only in INTEGER columns.
+BigKey = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Time(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite and MySQL forget the zone, so it is put back."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Secret(TypeDecorator[str]):
+    """Text that is encrypted at rest."""
+
+    impl = sa.Text()
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return crypto.current().encrypt(value) if value else None
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return crypto.current().decrypt(value) if value else None
+
+
+class Table(Base):
+    __abstract__ = True
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Time, default=now)
+
+    def __repr__(self) -> str:  # never a column's value: some are secrets
+        return f"<{type(self).__name__} {self.id}>"
+
+
+class User(Table):
+    """A person who signs in to the console; every user is an administrator."""
+
+    __tablename__ = "users"
+    username: Mapped[str] = mapped_column(sa.String(80), unique=True)
+    password_hash: Mapped[str] = mapped_column(sa.String(255))
+    must_change_password: Mapped[bool] = mapped_column(default=False)
+
+
+class UserSession(Table):
+    """One sign-in, of a page or of the JSON API; deleting the row ends it."""
+
+    __tablename__ = "user_sessions"
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    kind: Mapped[str] = mapped_column(sa.String(8))  # page | jwt
+    last_seen: Mapped[datetime] = mapped_column(Time, default=now)
+    expires_at: Mapped[datetime] = mapped_column(Time, index=True)
+    confirmed_at: Mapped[datetime | None] = mapped_column(Time)
+    client_ip: Mapped[str | None] = mapped_column(sa.String(45))
+    user_agent: Mapped[str | None] = mapped_column(sa.String(255))
+
+
+class Account(Table):
+    """One upstream credential with its state ("cookie" in older documents and in URLs)."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (sa.UniqueConstraint("provider", "name"),)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    updated_at: Mapped[datetime] = mapped_column(Time, default=now, onupdate=now)
+    provider: Mapped[str] = mapped_column(sa.String(20))
+    name: Mapped[str] = mapped_column(sa.String(100))
+    api_key: Mapped[str | None] = mapped_column(Secret)
+    session_key: Mapped[str | None] = mapped_column(Secret)  # stored and never sent, kept for import
+    base_url: Mapped[str | None] = mapped_column(sa.String(500))
+    proxy: Mapped[str | None] = mapped_column(Secret)  # may hold a password
+    models: Mapped[list[str] | None] = mapped_column(sa.JSON(none_as_null=True))  # globs; null: what the provider lists
+    listed_models: Mapped[list[str] | None] = mapped_column(
+        sa.JSON(none_as_null=True)
+    )  # what it listed when last asked
+    listed_at: Mapped[datetime | None] = mapped_column(Time)
+    model_map: Mapped[dict[str, str]] = mapped_column(sa.JSON, default=dict)  # glob -> the provider's model
+    options: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)  # set by a person
+    learned_options: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)  # read from a 400 of the provider
+    priority: Mapped[int] = mapped_column(default=0)
+    max_concurrency: Mapped[int] = mapped_column(default=0)  # 0: no cap
+    is_valid: Mapped[bool] = mapped_column(default=True)
+    state: Mapped[str] = mapped_column(sa.String(10), default="active")  # active | cooling | invalid | disabled
+    state_reason: Mapped[str | None] = mapped_column(sa.String(255))
+    state_until: Mapped[datetime | None] = mapped_column(Time)
+    state_version: Mapped[int] = mapped_column(default=0)  # counts changes of state, whoever made them
+    error_count: Mapped[int] = mapped_column(default=0)
+    usage_count: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    last_used: Mapped[datetime | None] = mapped_column(Time)
+    last_validated: Mapped[datetime | None] = mapped_column(Time)
+    # Sign-in by OIDC (Amazon Q)
+    client_id: Mapped[str | None] = mapped_column(sa.Text)
+    client_secret: Mapped[str | None] = mapped_column(Secret)
+    refresh_token: Mapped[str | None] = mapped_column(Secret)
+    access_token: Mapped[str | None] = mapped_column(Secret)
+    token_expires_at: Mapped[datetime | None] = mapped_column(Time)
+    token_version: Mapped[int] = mapped_column(default=0)
+    oidc: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # start_url, region, …
+
+
+class ApiKey(Table):
+    """What a client presents to us; stored as a keyed hash."""
+
+    __tablename__ = "api_keys"
+    name: Mapped[str] = mapped_column(sa.String(100), index=True)
+    key_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    hint: Mapped[str] = mapped_column(sa.String(4))
+    expires_at: Mapped[datetime | None] = mapped_column(Time)
+    revoked_at: Mapped[datetime | None] = mapped_column(Time)
+    last_used: Mapped[datetime | None] = mapped_column(Time)
+    override: Mapped[bool] = mapped_column(default=False)  # may bring its own upstream credential
+    models: Mapped[list[str] | None] = mapped_column(sa.JSON(none_as_null=True))
+    limits: Mapped[dict[str, int]] = mapped_column(sa.JSON, default=dict)
+    requests: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    input_tokens: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    output_tokens: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class ModelRule(Table):
+    """The model map: a name or glob that clients say, and what it stands for (``provider/model`` or a model)."""
+
+    __tablename__ = "model_rules"
+    pattern: Mapped[str] = mapped_column(sa.String(200), unique=True)
+    target: Mapped[str] = mapped_column(sa.String(200))
+
+
+class RequestLog(Base):
+    """One row per request that was let in."""
+
+    __tablename__ = "request_logs"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    request_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    time: Mapped[datetime] = mapped_column(Time, index=True)
+    # No foreign keys: a row outlives the key and the account it names.
+    key_id: Mapped[int | None] = mapped_column(sa.BigInteger)
+    account_id: Mapped[int | None] = mapped_column(sa.BigInteger)
+    provider: Mapped[str | None] = mapped_column(sa.String(20))
+    dialect: Mapped[str] = mapped_column(sa.String(12))
+    model: Mapped[str] = mapped_column(sa.String(200))
+    upstream_model: Mapped[str | None] = mapped_column(sa.String(200))
+    upstream_request_id: Mapped[str | None] = mapped_column(sa.String(100))
+    stream: Mapped[bool] = mapped_column()
+    status: Mapped[int] = mapped_column()
+    outcome: Mapped[str] = mapped_column(sa.String(16))
+    error_type: Mapped[str | None] = mapped_column(sa.String(40))
+    attempts: Mapped[int] = mapped_column(default=0)
+    input_tokens: Mapped[int] = mapped_column(default=0)
+    output_tokens: Mapped[int] = mapped_column(default=0)
+    cache_read_input_tokens: Mapped[int] = mapped_column(default=0)
+    cache_creation_input_tokens: Mapped[int] = mapped_column(default=0)
+    estimated: Mapped[bool] = mapped_column(default=False)  # the upstream sent no usage
+    first_token_ms: Mapped[int | None] = mapped_column()
+    duration_ms: Mapped[int] = mapped_column(default=0)
+    client_ip: Mapped[str | None] = mapped_column(sa.String(45))
+
+
+class Setting(Base):
+    """What was set in the console, and what the installation remembers about itself."""
+
+    __tablename__ = "settings"
+    key: Mapped[str] = mapped_column(sa.String(60), primary_key=True)
+    value: Mapped[Any] = mapped_column(sa.JSON)
+    updated_at: Mapped[datetime] = mapped_column(Time, default=now, onupdate=now)
+
+
+__all__ = ["Account", "ApiKey", "ModelRule", "RequestLog", "Setting", "User", "UserSession", "db", "now"]

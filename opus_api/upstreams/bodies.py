@@ -1,0 +1,123 @@
+"""Reading an upstream's body, whatever it turns out to be: a stream, one JSON object, or no answer at all. Pure."""
+
+import itertools
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from opus_api.upstreams.base import Failure, Relayed
+from opus_api.upstreams.failures import broken
+from opus_api.wire import jsons, sse
+from opus_api.wire.errors import InvalidRequest
+from opus_api.wire.messages import Event
+
+LARGEST = 64 * 2**20
+EARLY = "upstream stream ended early"
+
+T = TypeVar("T")
+Begun = tuple[bytes, Iterator[bytes]]
+
+
+def begin(body: Iterator[bytes]) -> Generator[list[Event], None, Begun]:
+    """Wait for the first bytes; returns (their first visible byte, the whole body). Raises Failure when there are none.
+
+    The content type is no help here: errors come as JSON under text/event-stream and streams under text/plain.
+    """
+    seen = []
+    for chunk in body:
+        if not chunk:
+            yield []
+            continue
+        seen.append(chunk)
+        first = chunk.lstrip(sse.BOM + b" \t\r\n")[:1]
+        if first == b"<":
+            raise broken("upstream sent a web page instead of an answer")
+        if first:
+            return first, itertools.chain([b"".join(seen).removeprefix(sse.BOM)], body)
+    raise broken("upstream sent an empty answer")
+
+
+def whole(body: Iterable[bytes]) -> Generator[list[Event], None, bytes]:
+    """The body in one piece. Raises Failure when it is larger than LARGEST."""
+    parts: list[bytes] = []
+    size = 0
+    for chunk in body:
+        if not chunk:
+            yield []
+            continue
+        parts.append(chunk)
+        size += len(chunk)
+        if size > LARGEST:
+            raise broken("upstream sent too large an answer")
+    return b"".join(parts)
+
+
+def parsed(data: bytes) -> Any:
+    """Raises Failure."""
+    try:
+        return jsons.loads(data)
+    except jsons.JsonError:
+        raise broken("upstream sent invalid JSON") from None
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    """A request body as JSON. Raises InvalidRequest when it nests too deeply."""
+    try:
+        return jsons.dumps(body)
+    except jsons.JsonError:
+        raise InvalidRequest("The request body is nested too deeply.") from None
+
+
+# ---- the verbatim edge
+
+
+class Reader(Protocol):
+    """Reads along what is passed on verbatim."""
+
+    def wants(self, data: bytes) -> bool:
+        """Whether these bytes may hold something of note; a cheap look."""
+
+    def read(self, name: bytes, data: bytes, facts: list[Event]) -> bool:
+        """One event: adds what is of note to ``facts``; False keeps it from the client. Raises Failure."""
+
+    def close(self) -> None:
+        """The body has ended. Raises Failure when the answer had not."""
+
+
+def relayed(waiting: Generator[list[Event], None, T]) -> Generator[Relayed, None, T]:
+    """The same wait, its passing of time said in the words of the verbatim edge."""
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        yield b"", []
+
+
+def relay(body: Iterable[bytes], reader: Reader) -> Iterator[Relayed]:
+    """Whole events of the body, as they come. Raises Failure, after what preceded it was passed on."""
+    events = sse.WholeEvents()
+    for chunk in body:
+        data = events.feed(chunk) if chunk else b""
+        if data and reader.wants(data):
+            yield from _read_along(data, reader)
+        else:
+            yield data, []
+    if data := events.close():
+        yield from _read_along(data, reader)
+    reader.close()
+
+
+def _read_along(data: bytes, reader: Reader) -> Iterator[Relayed]:
+    kept: list[bytes] = []
+    facts: list[Event] = []
+    for piece in data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
+        event = sse.parse(piece)
+        try:
+            keep = reader.read(*event, facts) if event else bool(piece.strip())
+        except Failure:
+            yield b"".join(kept), facts
+            raise
+        if keep:
+            kept.append(piece + b"\n\n")
+    yield b"".join(kept), facts

@@ -1,0 +1,200 @@
+"""Judging what an upstream refused: from a status, headers and a body to a Failure. Pure."""
+
+import datetime
+import email.utils
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from opus_api.upstreams.base import Credentials, Failure, Verdict
+from opus_api.wire import jsons
+from opus_api.wire.http import HttpResponse
+
+# status -> (verdict, the status and type that a client sees when nobody else can serve it); reliability.md 4.2, wire.md 4.6
+BY_STATUS: Mapping[int, tuple[Verdict, int, str]] = {
+    400: (Verdict.CLIENT, 400, "invalid_request_error"),
+    401: (Verdict.AUTH, 529, "overloaded_error"),
+    402: (Verdict.QUOTA, 429, "rate_limit_error"),
+    403: (Verdict.AUTH, 529, "overloaded_error"),
+    404: (Verdict.NO_MODEL, 404, "not_found_error"),
+    408: (Verdict.TRANSIENT, 504, "timeout_error"),
+    409: (Verdict.TRANSIENT, 502, "api_error"),
+    413: (Verdict.CLIENT, 413, "request_too_large"),
+    422: (Verdict.CLIENT, 400, "invalid_request_error"),
+    429: (Verdict.RATE, 429, "rate_limit_error"),
+    504: (Verdict.TRANSIENT, 504, "timeout_error"),
+    529: (Verdict.OVERLOADED, 529, "overloaded_error"),
+}
+
+# error types in a body that came with 200 or inside a stream -> the status they stand for
+STATUS_OF_TYPE: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "billing_error": 402,
+    "insufficient_quota": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+SPENT = re.compile(
+    r"insufficient[_ ]quota|insufficient[_ ]balance|credit balance|out of credits|exceeded your current quota", re.I
+)
+OVERLONG = re.compile(
+    r"maximum context length is (\d+) tokens.*?(?:requested|resulted in|has) (?:about )?(\d+) tokens", re.I | re.S
+)
+LONGEST_MESSAGE = 2000
+
+
+def judge(
+    status: int, message: str, headers: Mapping[str, str], credentials: Credentials, now: float | None = None
+) -> Failure:
+    """The Failure of one refusal; ``message`` is the upstream's, cleaned here of what clients must not see."""
+    verdict, seen, type_ = BY_STATUS.get(status) or _by_range(status)
+    if verdict is Verdict.RATE and SPENT.search(message):
+        verdict = Verdict.QUOTA
+    request_id = headers.get("request-id") or headers.get("x-request-id") or ""
+    text = scrub(message, credentials)
+    if verdict is Verdict.CLIENT:
+        text = overlong(text)
+    retry_after = (
+        cooldown(headers, now)
+        if verdict in (Verdict.RATE, Verdict.QUOTA, Verdict.OVERLOADED, Verdict.TRANSIENT)
+        else None
+    )
+    return Failure(verdict, seen, type_, text, retry_after, upstream_request_id=request_id[:100])
+
+
+def _by_range(status: int) -> tuple[Verdict, int, str]:
+    if 400 <= status < 500:
+        return Verdict.CLIENT, 400, "invalid_request_error"
+    return Verdict.TRANSIENT, 502, "api_error"
+
+
+def broken(message: str, status: int = 502, type_: str = "api_error") -> Failure:
+    """An answer that is none: cut, stalled, not JSON, not the format."""
+    return Failure(Verdict.TRANSIENT, status, type_, message)
+
+
+def error_in(body: Any) -> tuple[str, str, int | None] | None:
+    """(type, message, status) of an error inside JSON, however it is wrapped (wire.md 3.3, upstreams.md 4.1); None if none."""
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error") or (body if body.get("object") == "error" or body.get("type") == "error" else None)
+    if isinstance(error, str):
+        return "", error, None
+    if not isinstance(error, dict):
+        return None
+    message = error.get("message") or body.get("message") or error.get("type") or "unknown error"
+    kind = next((word for word in (error.get("type"), error.get("code")) if word in STATUS_OF_TYPE), "")
+    status = next(
+        (n for n in (error.get("status_code"), error.get("code"), error.get("status")) if _is_status(n)), None
+    )
+    return str(kind), str(message), int(status) if status is not None else STATUS_OF_TYPE.get(str(kind))
+
+
+def _is_status(value: Any) -> bool:
+    return (isinstance(value, int) and 400 <= value < 600) or (
+        isinstance(value, str) and bool(re.fullmatch(r"[45]\d\d", value))
+    )
+
+
+def message_of(response: HttpResponse) -> str:
+    """What a refusal says, from any of the shapes seen: nested error, detail, message, plain text; never HTML."""
+    try:
+        body = jsons.loads(response.body)
+    except jsons.JsonError:
+        text = response.body.decode("utf-8", "replace").strip()
+        return f"upstream answered {response.status}" if not text or text.startswith("<") else text[:LONGEST_MESSAGE]
+    found = error_in(body)
+    if found:
+        return found[1]
+    if isinstance(body, dict):
+        for name in ("detail", "message"):
+            if isinstance(body.get(name), str):
+                return str(body[name])
+    return f"upstream answered {response.status}"
+
+
+def scrub(message: str, credentials: Credentials) -> str:
+    """Without the credential and the address of the account."""
+    for secret, stand_in in (
+        (credentials.api_key, "***"),
+        (credentials.access_token, "***"),
+        (credentials.base_url, "upstream"),
+    ):
+        if secret:
+            message = message.replace(secret, stand_in)
+    message = re.sub(r"\bsk-[A-Za-z0-9_*.-]{6,}", "sk-***", message)
+    return message[:LONGEST_MESSAGE]
+
+
+def overlong(message: str) -> str:
+    """Context overflow in Anthropic's words, so that Claude Code compacts (wire.md 4.6)."""
+    found = OVERLONG.search(message)
+    return f"prompt is too long: {found[2]} tokens > {found[1]} maximum" if found else message
+
+
+def cooldown(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds until the upstream wants to be asked again, from 1 s to 24 h; None when it does not say (upstreams.md 4.3)."""
+    now = time.time() if now is None else now
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None and milliseconds >= 0:
+        return _clamped(milliseconds / 1000)
+    if (seconds := _moment(headers.get("retry-after", ""), now)) is not None:
+        return _clamped(seconds)
+    waits = [
+        seconds
+        for name, value in headers.items()
+        if name.startswith(("x-ratelimit-reset", "anthropic-ratelimit-"))
+        and "reset" in name
+        and _is_exhausted(name, headers)
+        if (seconds := _moment(value, now)) is not None
+    ]
+    return _clamped(max(waits)) if waits else None
+
+
+def _is_exhausted(name: str, headers: Mapping[str, str]) -> bool:
+    """A reset counts only for the bucket that is empty, where the upstream says which one is."""
+    return headers.get(name.replace("reset", "remaining"), "0").strip() in ("0", "0.0")
+
+
+def _clamped(seconds: float) -> float:
+    return min(max(seconds, 1.0), 86_400.0)
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text) else None
+
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def _moment(text: str, now: float) -> float | None:
+    """Seconds from now: a number (by size: seconds, epoch, epoch in ms), a duration (6m0s, 120ms), a date. None: unreadable."""
+    number = _number(text)
+    if number is not None:
+        return number / 1000 - now if number > 1e12 else number - now if number > 1e9 else number
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+    if parts and "".join(a + b for a, b in parts) == text.strip():
+        return sum(float(amount) * UNITS[unit] for amount, unit in parts)
+    return _date(text, now)
+
+
+def _date(text: str, now: float) -> float | None:
+
+    try:
+        return datetime.datetime.fromisoformat(text.strip()).timestamp() - now
+    except ValueError:
+        pass
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""FLASK. Parse, call, render."""

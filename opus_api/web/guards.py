@@ -1,0 +1,62 @@
+"""Who may call /v1: the API key of a request, checked against the snapshot without a query."""
+
+import ipaddress
+import time
+
+from flask import Request
+from sqlalchemy.exc import SQLAlchemyError
+
+from opus_api import crypto
+from opus_api.config import Settings
+from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
+from opus_api.wire.errors import Unauthorized, Unavailable
+
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
+
+
+def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyValue | None:
+    """The key of the caller, None for one who needs none. The first valid one of x-api-key and Authorization counts.
+
+    Raises Unauthorized, Unavailable when no key can be checked because the database was never reached.
+    """
+    try:
+        snapshot = snapshots.current()
+    except SQLAlchemyError:
+        raise Unavailable("The database cannot be reached; try again.") from None
+    presented = [key for key in (request.headers.get("x-api-key"), _bearer(request)) if key]
+    for key in presented:
+        if found := _find(snapshot, key):
+            return found
+    if may_be_anonymous(request, settings):
+        return None
+    raise Unauthorized("invalid x-api-key" if presented else "x-api-key header is required")
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _find(snapshot: Snapshot, key: str) -> KeyValue | None:
+    found = snapshot.keys.get(crypto.keyed_hash(snapshot.pepper, key))
+    if found and found.expires_at is not None and found.expires_at <= time.time():
+        return None
+    return found
+
+
+def may_be_anonymous(request: Request, settings: Settings) -> bool:
+    """ANONYMOUS_ACCESS; ``loopback`` also wants no sign of a proxy or of another site's page (reliability.md 6.1)."""
+    if settings.anonymous_access != "loopback":
+        return settings.anonymous_access == "on"
+    headers = request.headers
+    if any(name in headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "Origin")):
+        return False
+    host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
+    return _is_loopback(request.environ.get("REMOTE_ADDR") or "") and host in LOCAL_HOSTS
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

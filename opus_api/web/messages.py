@@ -1,0 +1,233 @@
+"""Blueprint ``messages``: the routes that clients call. Parse, ask the gateway, render."""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import gevent
+from flask import Blueprint, Request, Response, current_app, request
+from flask.typing import ResponseReturnValue
+
+from opus_api.config import Settings
+from opus_api.dialects import anthropic, openai
+from opus_api.gateway import tokens
+from opus_api.gateway.gateway import Gateway
+from opus_api.gateway.stream import Answer, ClientWatch, as_api_error
+from opus_api.services.snapshot import KeyValue
+from opus_api.transport import ClientGone
+from opus_api.upstreams.base import Failure
+from opus_api.web import guards
+from opus_api.web.client import client_ip
+from opus_api.web.errors import dialect_error, dialect_of, identity
+from opus_api.wire import ids, jsons
+from opus_api.wire.checks import json_object
+from opus_api.wire.errors import ApiError, InvalidRequest, NotFound
+from opus_api.wire.request import Call
+
+bp = Blueprint("messages", __name__)
+
+LARGEST_BODY = 32 * 2**20
+DEFAULT_PAGE = 20
+
+
+def route(path: str, method: str) -> Callable[[Callable[..., ResponseReturnValue]], Callable[..., ResponseReturnValue]]:
+    """A path under every base URL that people type: with /v1, without, doubled."""
+
+    def add(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
+        for prefix in ("/v1", "", "/v1/v1"):
+            bp.add_url_rule(prefix + path, view.__name__, view, methods=[method], strict_slashes=False)
+        return view
+
+    return add
+
+
+@route("/messages", "POST")
+def messages() -> ResponseReturnValue:
+    return _answer(anthropic)
+
+
+@route("/chat/completions", "POST")
+def chat_completions() -> ResponseReturnValue:
+    return _answer(openai)
+
+
+@route("/messages/count_tokens", "POST")
+def count_tokens() -> ResponseReturnValue:
+    """Local and free: no account is asked, no limit is charged (wire.md 2.1)."""
+    request_id = ids.request_id()
+    try:
+        _key(request)
+        call = anthropic.parse_count(_body(request), _headers(request))
+        _gateway().catalog().resolve(call.model)
+        # Exact counting takes milliseconds per 100 KB: not in the thread that serves all streams.
+        count = gevent.get_hub().threadpool.apply(tokens.count, (call.body,))
+    except ApiError as error:
+        return dialect_error(anthropic, error, request_id)
+    return _json({"input_tokens": count}, identity(anthropic, request_id))
+
+
+@route("/models", "GET")
+def models() -> ResponseReturnValue:
+    dialect = dialect_of(request) or openai
+    _key(request)
+    catalog = _gateway().catalog()
+    entries = [catalog.model_info(name, target) for name, target in catalog.names().items()]
+    page = _page(entries, request)
+    return _json({"object": "list", **page}, identity(dialect, ids.request_id()))
+
+
+@route("/models/<path:name>", "GET")
+def model(name: str) -> ResponseReturnValue:
+    dialect = dialect_of(request) or openai
+    _key(request)
+    catalog = _gateway().catalog()
+    target = catalog.names().get(name)
+    if target is None:
+        raise NotFound(f"model: {name}")
+    return _json(catalog.model_info(name, target), identity(dialect, ids.request_id()))
+
+
+# ---- one answer
+
+
+def _answer(dialect: ModuleType) -> Response:
+    request_id = ids.request_id()
+    try:
+        key = _key(request)
+        call = dialect.parse(_body(request), _headers(request))
+        answer = _gateway().answer(call, key, request_id, client_ip(request, _settings()))
+    except ApiError as error:
+        return dialect_error(dialect, error, request_id)
+    watch = ClientWatch(request.environ["gunicorn.socket"], answer.dispatch.patience) if _is_served() else None
+    return _streamed(dialect, call, answer, watch) if call.stream else _whole(dialect, call, answer, watch)
+
+
+def _is_served() -> bool:
+    return "gunicorn.socket" in request.environ
+
+
+def _streamed(dialect: ModuleType, call: Call, answer: Answer, watch: ClientWatch | None) -> Response:
+    body = _Body(answer, watch)
+    try:
+        answer.begin()
+    except BaseException as error:  # noqa: BLE001 - looked at there, and raised again unless it is an answer
+        return _failed(dialect, answer, body, error)
+    headers = _answer_headers(dialect, call, answer)
+    headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return Response(body, 200, headers, content_type=dialect.STREAM_TYPE, direct_passthrough=True)
+
+
+def _whole(dialect: ModuleType, call: Call, answer: Answer, watch: ClientWatch | None) -> Response:
+    body = _Body(answer, watch)
+    try:
+        data = answer.whole()
+    except BaseException as error:  # noqa: BLE001 - as above
+        return _failed(dialect, answer, body, error)
+    headers = _answer_headers(dialect, call, answer)
+    body.close()
+    return Response(data, 200, headers, content_type="application/json")
+
+
+def _failed(dialect: ModuleType, answer: Answer, body: "_Body", error: BaseException) -> Response:
+    """The answer failed before its status was chosen. Re-raises what is no answer."""
+    if isinstance(error, ClientGone):
+        answer.client_gone = True
+        body.close()
+        return Response(status=499)  # nobody reads it; the log says client_gone
+    answer.error = as_api_error(error) if isinstance(error, Failure) else error if isinstance(error, ApiError) else None
+    body.close()
+    if answer.error is None:
+        raise error
+    response = dialect_error(dialect, answer.error, answer.request_id)
+    response.headers.update(_answer_headers(dialect, answer.dispatch.call, answer))
+    return response
+
+
+class _Body:
+    """The response's iterable. gunicorn calls ``close`` whatever happens, also when iterating never began; a
+    generator's own clean-up would not run then."""
+
+    def __init__(self, answer: Answer, watch: ClientWatch | None):
+        self._answer = answer
+        self._watch = watch
+
+    def __iter__(self) -> Any:
+        return iter(self._answer)
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._answer.close()
+
+
+def _answer_headers(dialect: ModuleType, call: Call, answer: Answer) -> dict[str, str]:
+    headers = identity(dialect, answer.request_id)
+    if answer.dispatch.target is not None:
+        headers["opus-provider"] = answer.dispatch.target.provider
+    if call.warnings:
+        headers["opus-warnings"] = ",".join(call.warnings)
+    if dialect is anthropic:
+        headers["anthropic-organization-id"] = _gateway().catalog().snapshot.installation_id
+    return headers
+
+
+# ---- what requests bring
+
+
+def _gateway() -> Gateway:
+    gateway: Gateway = current_app.extensions["gateway"]
+    return gateway
+
+
+def _settings() -> Settings:
+    settings: Settings = current_app.extensions["settings"]
+    return settings
+
+
+def _key(request: Request) -> KeyValue | None:
+    return guards.api_key(request, current_app.extensions["snapshots"], _settings())
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    """The client's anthropic-* headers, lower case."""
+    found = {}
+    for name, value in request.environ.items():
+        if name.startswith("HTTP_ANTHROPIC_"):
+            found[name[5:].replace("_", "-").lower()] = value
+    return found
+
+
+def _body(request: Request) -> dict[str, Any]:
+    """Raises InvalidRequest, and werkzeug's RequestEntityTooLarge as soon as the limit is known to be passed."""
+    request.max_content_length = LARGEST_BODY
+    return json_object(request.get_data(cache=False, parse_form_data=False))
+
+
+# ---- lists
+
+
+def _page(entries: list[dict[str, Any]], request: Request) -> dict[str, Any]:
+    """Anthropic's paging. Without anthropic-version the caller is an OpenAI client, which has none: all at once."""
+    limit = _limit(request, len(entries) if "anthropic-version" not in request.headers else DEFAULT_PAGE)
+    names = [entry["id"] for entry in entries]
+    after, before = request.args.get("after_id"), request.args.get("before_id")
+    start = names.index(after) + 1 if after in names else 0
+    end = names.index(before) if before in names else len(entries)
+    shown = entries[max(start, end - limit) : end] if before else entries[start : start + limit]
+    more = (len(shown) < end - start) if before else (start + len(shown) < end)
+    first, last = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
+    return {"data": shown, "has_more": more, "first_id": first, "last_id": last}
+
+
+def _limit(request: Request, default: int) -> int:
+    text = request.args.get("limit")
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise InvalidRequest("limit: Input should be a whole number between 1 and 1000")
+    return int(text)
+
+
+def _json(body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    return Response(jsons.dumps(body), 200, dict(headers), content_type="application/json")

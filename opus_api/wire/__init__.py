@@ -1,0 +1,1 @@
+"""FORMATS. Pure: bytes and dicts in, dicts and bytes out; no IO."""

@@ -1,0 +1,102 @@
+"""The errors a client can see, raised where they happen and rendered once (``dialects``, ``web/errors.py``)."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class ApiError(Exception):
+    """``type`` is Anthropic's word; dialects translate it. ``message`` is for the caller and free of secrets."""
+
+    def __init__(self, status: int, type: str, message: str, headers: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.message = message
+        self.headers = headers or {}
+
+
+class _Kind(ApiError):
+    """An ApiError whose status and type are fixed."""
+
+    STATUS: ClassVar[int]
+    TYPE: ClassVar[str]
+
+    def __init__(self, message: str, headers: Mapping[str, str] | None = None):
+        super().__init__(self.STATUS, self.TYPE, message, headers)
+
+
+class InvalidRequest(_Kind):
+    """The body, a header or a parameter is wrong; the message names the field."""
+
+    STATUS = 400
+    TYPE = "invalid_request_error"
+
+
+class Unauthorized(_Kind):
+    """No key, a wrong key, no session."""
+
+    STATUS = 401
+    TYPE = "authentication_error"
+
+
+class Forbidden(_Kind):
+    """Known, but not allowed."""
+
+    STATUS = 403
+    TYPE = "permission_error"
+
+
+class NotFound(_Kind):
+    """No such route, id or model."""
+
+    STATUS = 404
+    TYPE = "not_found_error"
+
+
+class MethodNotAllowed(_Kind):
+    """The route exists, not for this method."""
+
+    STATUS = 405
+    TYPE = "invalid_request_error"
+
+
+class RequestTimeout(_Kind):
+    """The client took too long to send its body."""
+
+    STATUS = 408
+    TYPE = "timeout_error"
+
+
+class Conflict(_Kind):
+    """The name is taken, or the state forbids it."""
+
+    STATUS = 409
+    TYPE = "conflict_error"
+
+
+class TooLarge(_Kind):
+    """The body passes the size limit."""
+
+    STATUS = 413
+    TYPE = "request_too_large"
+
+
+class Unprocessable(_Kind):
+    """Of /api and /v2: well-formed JSON, a field's value is not acceptable."""
+
+    STATUS = 422
+    TYPE = "invalid_request_error"
+
+
+class RateLimited(_Kind):
+    """Too many calls; ``retry-after`` says when."""
+
+    STATUS = 429
+    TYPE = "rate_limit_error"
+
+
+class Unavailable(_Kind):
+    """Something we need (the database) is away; try again."""
+
+    STATUS = 503
+    TYPE = "api_error"
