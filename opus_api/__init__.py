@@ -1,15 +1,9 @@
 """Opus API: a self-hosted, Claude-compatible gateway."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 from flask import Flask
 
 from opus_api import config, crypto, database, logs
 from opus_api.config import Settings
-
-if TYPE_CHECKING:
-    from opus_api.gateway.gateway import Learn
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -24,6 +18,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     _services(app, settings)
     _sessions(app, settings)
     _blueprints(app)
+    _errors(app)
     _commands(app)
     return app
 
@@ -72,24 +67,14 @@ def _services(app: Flask, settings: Settings) -> None:
 
     with app.app_context():
         engine = db.engine
-    app.extensions["transport"] = Transport(settings)
-    app.extensions["snapshots"] = Snapshots(engine)
-    app.extensions["recorder"] = Recorder(engine)
-    app.extensions["accounts"] = Accounts(settings, app.extensions["transport"], engine)
+    transport, snapshots, recorder = Transport(settings), Snapshots(engine), Recorder(engine)
+    accounts = Accounts(settings, transport, engine)
+    app.extensions["transport"] = transport
+    app.extensions["snapshots"] = snapshots
+    app.extensions["recorder"] = recorder
+    app.extensions["accounts"] = accounts
+    app.extensions["gateway"] = Gateway(settings, snapshots, recorder, transport, accounts.learn)
     app.extensions["login_throttle"] = LoginThrottle()
-    app.extensions["gateway"] = Gateway(
-        settings, app.extensions["snapshots"], app.extensions["recorder"], app.extensions["transport"], _learn(app)
-    )
-
-
-def _learn(app: Flask) -> "Learn":
-    """The gateway has no app context when an answer closes; remembering options needs one."""
-
-    def learn(account_id: int, options: Mapping[str, Any]) -> None:
-        with app.app_context():
-            app.extensions["accounts"].learn(account_id, options)
-
-    return learn
 
 
 def _sessions(app: Flask, settings: Settings) -> None:
@@ -110,18 +95,17 @@ def _sessions(app: Flask, settings: Settings) -> None:
 
 
 def _blueprints(app: Flask) -> None:
-    from opus_api.web import auth, cookies, health, management
+    from opus_api.web import auth, console, cookies, health, management, messages
 
-    for module in (health, auth, cookies, management):
+    for module in (health, messages, auth, cookies, management):
         app.register_blueprint(module.bp)
-    import importlib
+    console.register(app)
 
-    for name, how in (("messages", "bp"), ("console", "register"), ("errors", "register")):
-        try:
-            module = importlib.import_module(f"opus_api.web.{name}")
-        except ImportError:
-            continue
-        app.register_blueprint(module.bp) if how == "bp" else module.register(app)
+
+def _errors(app: Flask) -> None:
+    from opus_api.web import errors
+
+    errors.register(app)
 
 
 def _commands(app: Flask) -> None:
