@@ -50,8 +50,9 @@
     return made;
   };
 
-  // Passwords can be looked at, code can be copied, a choice saves itself.
+  // Passwords can be looked at, code can be copied, a choice saves itself, a time says itself exactly.
   const enhance = (root) => {
+    for (const time of all("time", root)) time.title = new Date(time.dateTime).toLocaleString();
     for (const box of all("[data-reveal]", root)) {
       const input = box.querySelector("input"), toggle = button(box.dataset.reveal);
       toggle.classList.add("quiet");

@@ -31,6 +31,7 @@ def sign_in() -> ResponseReturnValue:
     try:
         user = users.authenticate(form.username.data or "", form.password.data or "", auth.caller_ip(), auth.throttle())
     except (Unauthorized, RateLimited) as error:
+        form.ask_password_again()
         return _refused("auth/login.html", form, error)
     auth.start_page_session(user)
     return redirect(url_for(".password") if user.must_change_password else local_path(form.next.data))

@@ -122,21 +122,9 @@ def over_plain_http() -> bool:
 
 # --- Errors as pages ------------------------------------------------------------------------------------------------
 
-TITLES = {
-    400: "That did not work",
-    403: "Not allowed",
-    404: "Nothing here",
-    409: "That did not work",
-    429: "Too many tries",
-    503: "Back in a moment",
-}
-
-
 def error_page(status: int, message: str) -> Response:
     """A whole page for an error; also for web/errors.py where a browser asked for a page."""
-    title = TITLES.get(status, "Something went wrong")
-    page = render_template("error.html", status=status, title=title, message=message)
-    return page_headers(make_response(page, status))
+    return page_headers(make_response(render_template("error.html", status=status, message=message), status))
 
 
 def _answer_api_error(error: ApiError) -> Response:
@@ -172,11 +160,6 @@ def distance(moment: datetime) -> Distance:
             # What lies ahead is rounded up: "in 0 min" helps nobody.
             return Distance(int(-(-size // length)) if ahead else int(size // length), unit, ahead)
     return Distance(0, "now", ahead)
-
-
-def utc(moment: datetime) -> str:
-    """A moment as a person reads it exactly."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def rfc3339(moment: datetime) -> str:
@@ -258,4 +241,5 @@ def register(app: Flask) -> None:
         app.register_blueprint(pages)
     # For the whole app, so that error_page works where no route matched; costs nothing where no template is rendered.
     app.context_processor(_template_names)
-    app.jinja_env.filters |= {"distance": distance, "utc": utc, "rfc3339": rfc3339, "grouped": grouped}
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters |= {"distance": distance, "rfc3339": rfc3339, "grouped": grouped}

@@ -25,7 +25,7 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 20
+PER_PAGE = 15
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
 

@@ -138,6 +138,11 @@ class LoginForm(PageForm):
     )
     next = HiddenField()
 
+    def ask_password_again(self) -> None:
+        """The name stays, so the next thing to type is the password."""
+        self.username.render_kw = {**self.username.render_kw, "autofocus": False}
+        self.password.render_kw = {**self.password.render_kw, "autofocus": True}
+
 
 class PasswordForm(PageForm):
     old_password = PasswordField(
@@ -183,13 +188,13 @@ class AccountForm(PageForm):
     models = LinesField(
         "Models",
         [Optional()],
-        description="Names or patterns, one per line. Leave empty for what the provider lists; * takes any name.",
+        description="Names or patterns, one per line; empty: what the provider lists; *: any name.",
         render_kw={"rows": 3, "spellcheck": "false"},
     )
     model_map = MapField(
         "Model map",
         [Optional()],
-        description="What clients ask for, and the provider's model that answers.",
+        description="What clients ask for = the provider's model that answers.",
         render_kw={"rows": 3, "spellcheck": "false", "placeholder": "claude-* = model"},
     )
     proxy = StringField(
