@@ -27,6 +27,7 @@ ROUND_TRIP_LIMIT = 5.0  # seconds one wait for PostgreSQL may take, connecting i
 def engine_options(url: str) -> dict[str, Any]:
     """What ``create_engine`` needs for this address."""
     options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 5, "max_overflow": 5, "pool_timeout": 5}
+    options["hide_parameters"] = True  # an error's text must not carry what was to be stored
     if url.startswith("sqlite"):
         # The driver begins a transaction at the first write, with this word, so whoever has begun may also commit.
         options["connect_args"] = {"timeout": BUSY_TIMEOUT, "isolation_level": "IMMEDIATE", "check_same_thread": False}

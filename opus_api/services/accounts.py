@@ -61,13 +61,11 @@ class Accounts:
         given = {field: value for field, value in data.items() if field not in ("provider", "state")}
         columns = account_fields.checked(provider, given, self._settings)
         account_fields.require(provider, columns)
-        account = Account(provider=provider, user_id=user_id, **columns)
-        # Written out, because a column's default is there only once the row is.
-        account.state, account.state_version = "active", 0
+        # State written out, because a column's default is there only once the row is.
+        account = Account(provider=provider, user_id=user_id, state="active", state_version=0, **columns)
         _switch(account, data.get("state"))
+        settings.put(settings.REAL_ACCOUNT_SEEN, True)
         db.session.add(account)
-        if provider != "practice":
-            settings.put(settings.REAL_ACCOUNT_SEEN, True)
         self._save(account)
         return self._look(account)
 

@@ -53,19 +53,19 @@ def apply(account: Account, answer: Answer) -> None:
     """Write into the account what the answer says about its health. A person's switch is left alone."""
     probe, failure = answer.probe, answer.probe.failure
     verdict = failure.verdict if failure else None
-    if probe.ok:
+    if failure is not None and verdict in REST:
+        _rest(account, probe.message, failure.retry_after or REST[verdict])
+    elif probe.ok:
         _set(account, "active", None)
         account.error_count = 0
-        account.last_validated = now()
         if probe.models is not None:
             account.listed_models, account.listed_at = probe.models, now()
     elif verdict is Verdict.AUTH:
         _set(account, "invalid", probe.message)
         account.is_valid = False
-        account.last_validated = now()
-    elif failure is not None and verdict in REST:
-        _rest(account, probe.message, failure.retry_after or REST[verdict])
-        account.last_validated = now()
+    else:
+        return  # nothing was learned about the credential
+    account.last_validated = now()
 
 
 def _rest(account: Account, reason: str, seconds: float) -> None:

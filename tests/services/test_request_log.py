@@ -1,0 +1,212 @@
+"""Rows, usage and states reach the database in batches; nothing is lost while it is away."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import gevent
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from opus_api import config, create_app
+from opus_api.extensions import db
+from opus_api.models import Account, ApiKey, RequestLog
+from opus_api.services.request_log import AccountState, Recorder
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def recorder(app: Flask) -> Recorder:
+    found: Recorder = app.extensions["recorder"]
+    return found
+
+
+def row(request_id: str = "req_1", **more: Any) -> dict[str, Any]:
+    named = {"dialect": "openai", "model": "m", "stream": True, "status": 200, "outcome": "ok"}
+    return {"request_id": request_id, "time": NOW, **named, **more}
+
+
+def rows() -> list[RequestLog]:
+    db.session.rollback()
+    return list(db.session.scalars(sa.select(RequestLog).order_by(RequestLog.id)))
+
+
+@pytest.fixture
+def account(app: Flask) -> Account:
+    account = Account(provider="openai", name="one", usage_count=5)
+    db.session.add(account)
+    db.session.commit()
+    return account
+
+
+def test_a_row_is_written_whole_with_defaults_for_what_it_leaves_out(recorder: Recorder) -> None:
+    recorder.record(row(key_id=7, input_tokens=12, client_ip="::1"))
+    recorder.record(row("req_2", error_type="api_error"))
+    recorder.flush()
+    first, second = rows()
+    assert (first.request_id, first.time, first.key_id, first.input_tokens, first.client_ip) == (
+        "req_1",
+        NOW,
+        7,
+        12,
+        "::1",
+    )
+    assert (second.error_type, second.output_tokens, second.estimated, second.key_id) == ("api_error", 0, False, None)
+
+
+def test_recording_does_not_touch_the_database(recorder: Recorder) -> None:
+    recorder.record(row())
+    recorder.account_used(1, 1.0)
+    recorder.key_used(1, 1.0, 2, 3)
+    assert rows() == []
+
+
+def test_a_request_leaves_one_row_although_it_is_recorded_twice(recorder: Recorder) -> None:
+    recorder.record(row(status=200))
+    recorder.flush()
+    recorder.record(row(status=500))
+    recorder.record(row("req_2"))
+    recorder.flush()
+    assert [(entry.request_id, entry.status) for entry in rows()] == [("req_1", 200), ("req_2", 200)]
+
+
+def test_many_rows_are_written_in_batches(recorder: Recorder) -> None:
+    for i in range(1234):
+        recorder.record(row(f"req_{i}"))
+    recorder.flush()
+    assert len(rows()) == 1234
+
+
+def test_uses_are_added_to_what_stands_there(recorder: Recorder, account: Account) -> None:
+    updated = account.updated_at
+    for when in (10.0, 20.0, 30.0):
+        recorder.account_used(account.id, when)
+    recorder.flush()
+    db.session.refresh(account)
+    assert account.usage_count == 8
+    assert account.last_used == datetime.fromtimestamp(30, UTC)
+    assert account.updated_at == updated  # being used is no edit
+
+
+def test_a_keys_sums_grow(recorder: Recorder) -> None:
+    key = ApiKey(name="k", key_hash="h", hint="hint")
+    db.session.add(key)
+    db.session.commit()
+    recorder.key_used(key.id, 10.0, 100, 20)
+    recorder.key_used(key.id, 11.0, 1, 2)
+    recorder.flush()
+    db.session.refresh(key)
+    assert (key.requests, key.input_tokens, key.output_tokens) == (2, 101, 22)
+    assert key.last_used == datetime.fromtimestamp(11, UTC)
+
+
+def cooling(account: Account, version: int = 0, **more: Any) -> AccountState:
+    named = {"state": "cooling", "reason": "429", "until": 2e9, "error_count": 2, "is_valid": True}
+    return AccountState(**{"account_id": account.id, "version": version, **named, **more})
+
+
+def test_a_state_is_written_and_counted(recorder: Recorder, account: Account) -> None:
+    recorder.account_state(cooling(account))
+    recorder.account_state(cooling(account, 1, state="active", reason=None, until=None, error_count=0))
+    recorder.account_state(cooling(account, 2, state="invalid", reason="401", until=None, is_valid=False))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (account.state, account.state_reason, account.is_valid, account.state_version) == (
+        "invalid",
+        "401",
+        False,
+        3,
+    )
+
+
+def test_a_persons_newer_change_wins(recorder: Recorder, account: Account) -> None:
+    account.state_version = 4
+    db.session.commit()
+    recorder.account_state(cooling(account, 3))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (account.state, account.state_version) == ("active", 4)
+
+
+def test_the_machine_never_changes_what_a_person_disabled(recorder: Recorder, account: Account) -> None:
+    account.state = "disabled"
+    db.session.commit()
+    recorder.account_state(cooling(account))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (account.state, account.state_version) == ("disabled", 0)
+
+
+def test_what_the_database_does_not_take_is_kept(
+    recorder: Recorder, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = db.engine
+    monkeypatch.setattr(recorder, "_engine", sa.create_engine("sqlite:////nowhere/at/all.db"))
+    for i in range(3):
+        recorder.record(row(f"req_{i}"))
+    recorder.account_used(account.id, 1.0)
+    recorder.account_state(cooling(account))
+    recorder.flush()
+    recorder.record(row("req_3"))
+    recorder.account_used(account.id, 2.0)
+    recorder.flush()
+    monkeypatch.setattr(recorder, "_engine", working)
+    recorder.flush()
+    db.session.refresh(account)
+    assert [entry.request_id for entry in rows()] == ["req_0", "req_1", "req_2", "req_3"]
+    db.session.refresh(account)
+    assert (account.usage_count, account.state) == (7, "cooling")
+
+
+def test_rows_without_room_are_counted(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recorder, "CAPACITY", 2)
+    for i in range(5):
+        recorder.record(row(f"req_{i}"))
+    recorder.flush()
+    assert (len(rows()), recorder.dropped) == (2, 3)
+
+
+def test_the_writer_writes_each_second_and_a_state_at_once(recorder: Recorder, account: Account) -> None:
+    recorder.start()
+    gevent.sleep(0)
+    begun = time.monotonic()
+    recorder.record(row())
+    recorder.account_state(cooling(account))
+    while not rows() and time.monotonic() - begun < 3:
+        gevent.sleep(0.01)
+    assert time.monotonic() - begun < 0.5
+    recorder.record(row("req_2"))
+    while len(rows()) < 2 and time.monotonic() - begun < 5:
+        gevent.sleep(0.01)
+    assert 0.5 < time.monotonic() - begun < 2
+    recorder.record(row("req_3"))
+    recorder.stop()
+    assert len(rows()) == 3
+
+
+def test_the_same_on_postgresql(postgresql: str, tmp_path: Any) -> None:
+    from flask_migrate import upgrade
+
+    environment = {"DATA_DIR": str(tmp_path), "SECRET_KEY": "any", "DATABASE_URL": postgresql}
+    app = create_app(config.load(tmp_path, environment))
+    with app.app_context():
+        upgrade()
+        account = Account(provider="openai", name="one")
+        key = ApiKey(name="k", key_hash="h", hint="hint")
+        db.session.add_all([account, key])
+        db.session.commit()
+        recorder: Recorder = app.extensions["recorder"]
+        for request_id in ("req_1", "req_1", "req_2"):
+            recorder.record(row(request_id, key_id=key.id))
+            recorder.flush()
+        recorder.account_used(account.id, 10.0)
+        recorder.key_used(key.id, 10.0, 1, 2)
+        recorder.account_state(cooling(account))
+        recorder.flush()
+        assert len(rows()) == 2
+        assert (account.usage_count, account.state, account.state_version) == (1, "cooling", 1)
+        assert (key.requests, key.input_tokens, key.output_tokens) == (1, 1, 2)
+        db.session.remove()
+        db.engine.dispose()

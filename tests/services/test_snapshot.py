@@ -1,0 +1,184 @@
+"""The snapshot holds what the hot path needs, and follows every change."""
+
+import logging
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import gevent
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from opus_api import crypto
+from opus_api.extensions import db
+from opus_api.models import Account, ApiKey, ModelRule, RequestLog, Setting, User
+from opus_api.services import api_keys, model_rules
+from opus_api.services import settings as saved
+from opus_api.services.settings import Installation
+from opus_api.services.snapshot import Snapshots, load
+
+
+@pytest.fixture
+def snapshots(app: Flask) -> Iterator[Snapshots]:
+    found: Snapshots = app.extensions["snapshots"]
+    yield found
+    found.stop()
+
+
+def account(**columns: object) -> Account:
+    return Account(**{"provider": "openai", "name": "one", "api_key": "sk-1", **columns})
+
+
+def add(row: object) -> None:
+    db.session.add(row)
+    db.session.commit()
+
+
+def elsewhere() -> Session:
+    """A session of another process: what is committed here raises no event that our snapshots see."""
+    return Session(db.engine)
+
+
+def test_an_accounts_options_are_complete(snapshots: Snapshots) -> None:
+    add(account(options={"vision": False}, learned_options={"stream_options": False, "vision": True}))
+    options = snapshots.current().accounts[0].credentials.options
+    assert options["vision"] is False  # set by a person
+    assert options["stream_options"] is False  # learned
+    assert options["parallel_tool_calls"] is True  # the provider's default
+
+
+@pytest.mark.parametrize(
+    ("base_url", "used"), [(None, "https://api.openai.com/v1"), ("https://here.example/v1", "https://here.example/v1")]
+)
+def test_the_base_url_is_the_providers_unless_set(snapshots: Snapshots, base_url: str | None, used: str) -> None:
+    add(account(base_url=base_url))
+    assert snapshots.current().accounts[0].credentials.base_url == used
+
+
+def test_values_are_plain(snapshots: Snapshots) -> None:
+    until = datetime(2030, 1, 1, tzinfo=UTC)
+    add(account(models=["gpt-*"], listed_models=["gpt-5"], state="cooling", state_until=until, priority=5))
+    value = snapshots.current().accounts[0]
+    assert (value.models, value.listed_models) == (("gpt-*",), ("gpt-5",))
+    assert (value.state, value.state_until, value.priority) == ("cooling", until.timestamp(), 5)
+    assert value.credentials.api_key == "sk-1"
+    assert "sk-1" not in repr(value)
+
+
+def test_an_account_of_an_unknown_provider_is_left_out_with_a_line(
+    snapshots: Snapshots, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("opus_api").addHandler(caplog.handler)
+    add(account(provider="of-tomorrow"))
+    assert snapshots.current().accounts == ()
+    assert "has no provider 'of-tomorrow'" in caplog.text
+
+
+def test_keys_are_found_by_their_hash_until_revoked(app: Flask, snapshots: Snapshots) -> None:
+    owner: Installation = app.extensions["installation"]
+    key, value = api_keys.create(owner.pepper, {"name": "one", "override": True})
+    snapshot = snapshots.current()
+    assert snapshot.keys[crypto.keyed_hash(snapshot.pepper, value)].override is True
+    api_keys.revoke(key)
+    assert snapshots.current().keys == {}
+
+
+def test_rules_keep_their_order(snapshots: Snapshots) -> None:
+    for pattern in ("z-*", "a-*", "m-*"):
+        model_rules.put(pattern, "openai/x")
+    assert list(snapshots.current().rules) == ["z-*", "a-*", "m-*"]
+
+
+def test_settings_hold_what_a_person_saved_and_nothing_of_ours(snapshots: Snapshots) -> None:
+    saved.put("rotation_strategy", "least_used")
+    db.session.commit()
+    snapshot = snapshots.current()
+    assert snapshot.settings == {"rotation_strategy": "least_used"}
+    assert snapshot.real_account_seen is False
+    assert len(snapshot.installation_id) == 36
+
+
+def test_without_a_change_the_same_snapshot_comes_without_a_query(snapshots: Snapshots) -> None:
+    first = snapshots.current()
+    queries: list[str] = []
+    sa.event.listen(db.engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
+    assert snapshots.current() is first
+    assert queries == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda: account(),
+        lambda: ApiKey(name="k", key_hash="h", hint="hint"),
+        lambda: ModelRule(pattern="a", target="b"),
+        lambda: Setting(key="rotation_strategy", value="priority"),
+    ],
+)
+def test_a_change_of_this_process_is_seen_at_once(snapshots: Snapshots, row: object) -> None:
+    seen = snapshots.current()
+    entry = row()  # type: ignore[operator]
+    add(entry)
+    assert snapshots.current() is not seen
+    seen = snapshots.current()
+    db.session.delete(entry)
+    db.session.commit()
+    assert snapshots.current() is not seen
+
+
+def test_what_a_snapshot_does_not_hold_changes_nothing(snapshots: Snapshots) -> None:
+    seen = snapshots.current()
+    add(User(username="somebody", password_hash="x"))
+    add(
+        RequestLog(
+            request_id="r", time=datetime.now(UTC), dialect="openai", model="m", stream=False, status=200, outcome="ok"
+        )
+    )
+    db.session.rollback()
+    assert snapshots.current() is seen
+
+
+def test_a_change_that_was_rolled_back_changes_nothing(snapshots: Snapshots) -> None:
+    seen = snapshots.current()
+    db.session.add(account())
+    db.session.flush()
+    db.session.rollback()
+    db.session.commit()
+    assert snapshots.current() is seen
+
+
+def test_a_change_of_another_process_is_seen_within_a_second(snapshots: Snapshots) -> None:
+    snapshots.start()
+    with db.engine.begin() as connection:
+        connection.execute(sa.insert(ModelRule).values(pattern="a", target="b"))
+        connection.execute(sa.update(Setting).where(Setting.key == saved.VERSION).values(value=1))
+    begun = time.monotonic()
+    while not snapshots.current().rules and time.monotonic() - begun < 3:
+        gevent.sleep(0.05)
+    assert snapshots.current().rules == {"a": "b"}
+    assert time.monotonic() - begun < 1.5
+
+
+def test_every_change_bumps_the_version_in_its_own_transaction(app: Flask) -> None:
+    with elsewhere() as session:
+        before = load(session).version
+        session.add(account())
+        session.flush()
+        assert load(session).version != before
+        session.rollback()
+        assert load(session).version == before
+
+
+def test_while_the_database_is_away_the_last_one_is_served(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(account())
+    last = snapshots.current()
+    saved.changes.count += 1  # something changed, and then the database went away
+    monkeypatch.setattr(snapshots, "_engine", sa.create_engine("sqlite:////nowhere/at/all.db"))
+    assert snapshots.current() is last
+    assert snapshots.current() is last
+    with pytest.raises(sa.exc.OperationalError):
+        snapshots.refresh()
