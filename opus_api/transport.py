@@ -313,7 +313,7 @@ class Exchange:
         assert self._request is not None
         done: Waiter[Any] = Waiter()
         self._opening = gevent.spawn(self._transport.send, self._request, self._proxy, self._limits.connect)
-        self._opening.link(done.switch)
+        self._opening.rawlink(done.switch)  # called in the hub
         self._request = None  # a prompt may be large
         _watchdog.add(self)
         while not self._opening.ready():
