@@ -127,7 +127,7 @@ def rotation() -> Response:
     """Saves which account is next."""
     form = RotationForm()
     if not form.validate_on_submit():
-        abort(400, "The rotation strategy is one of: " + ", ".join(value for value, _ in STRATEGIES) + ".")
+        abort(400, "The rotation strategy is one of: " + ", ".join(STRATEGIES) + ".")
     settings.put("rotation_strategy", form.rotation_strategy.data)
     db.session.commit()
     flash("Saved. The next request follows it.", "success")
@@ -192,7 +192,8 @@ def _offers_rule(account: Account) -> bool:
 
 def _rule_form(account: Account) -> RuleForm:
     form = RuleForm()
-    form.model.choices = [(model, model) for model in account.listed_models or []]
+    names: Any = account.listed_models or []
+    form.model.choices = names
     return form
 
 

@@ -277,7 +277,7 @@ def _option_field(item: base.Option, learned: Any) -> Any:
     default = _said(item.default if learned is None else learned)
     origin = "default" if learned is None else "learned"
     if isinstance(item.default, bool):
-        choices = [("", f"{default.capitalize()} ({origin})"), ("true", "On"), ("false", "Off")]
+        choices: Any = {"": f"{default.capitalize()} ({origin})", "true": "On", "false": "Off"}
         return SwitchField(item.name, choices=choices, description=item.help)
     field = WholeNumberField if isinstance(item.default, int) else StringField
     placeholder = f"{default} ({origin})" if default else ""
@@ -290,11 +290,12 @@ def _said(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-STRATEGIES = (
-    ("priority", "By priority, equals in turn"),
-    ("round_robin", "All in turn"),
-    ("least_used", "Least used first"),
-)
+# WTForms 3.3 reads value -> label; its type stubs are of 3.2.
+STRATEGIES: Any = {
+    "priority": "By priority, equals in turn",
+    "round_robin": "All in turn",
+    "least_used": "Least used first",
+}
 
 
 class RotationForm(PageForm):

@@ -1,0 +1,384 @@
+"""Pages as a browser receives them: who may see them, their headers, their weight, and forms that keep what was typed."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, g
+from flask.testing import FlaskClient
+
+from opus_api import config
+from opus_api.extensions import db
+from opus_api.models import Account, User, now
+from opus_api.web import console
+from tests.conftest import PASSWORD, Provider
+
+KEY = "sk-or-v1-0123456789abcdef"
+ROOT = config.ROOT
+
+
+def token(client: FlaskClient, path: str = "/login") -> str:
+    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', client.get(path).text)
+    assert found
+    return found[1]
+
+
+def sign_in(client: FlaskClient, password: str = PASSWORD, **form: str) -> None:
+    data = {"csrf_token": token(client), "username": "admin", "password": password, **form}
+    assert client.post("/login", data=data).status_code == 302
+
+
+class Browser(FlaskClient):
+    """Every request has a ``g`` of its own, although the tests' app context is one for all."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        for name in list(g):
+            g.pop(name)
+        return super().open(*args, **kwargs)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return Browser(app)
+
+
+@pytest.fixture
+def person(client: FlaskClient, admin: User) -> FlaskClient:
+    """A browser in which the administrator is signed in."""
+    sign_in(client)
+    return client
+
+
+@pytest.fixture
+def post(person: FlaskClient) -> Callable[..., str]:
+    """Sends a form with its token and gives the page it leads to."""
+    csrf = token(person, "/password")
+
+    def send(path: str, **form: object) -> str:
+        return person.post(path, data={"csrf_token": csrf, **form}, follow_redirects=True).text
+
+    return send
+
+
+def add(name: str = "one", **columns: object) -> Account:
+    account = Account(provider="openai", name=name, api_key=KEY, **columns)
+    db.session.add(account)
+    db.session.commit()
+    return account
+
+
+# --- Who may see them --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/cookies", "/cookies/new?provider=morph", "/cookies/1/edit", "/password"])
+def test_strangers_are_led_to_the_sign_in_and_back(client: FlaskClient, admin: User, path: str) -> None:
+    answer = client.get(path)
+    assert answer.location.startswith("/login?next=")
+    sign_in(client, next=path)
+    assert client.get(answer.location).location == path
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html"])
+def test_the_front_door_leads_on(client: FlaskClient, admin: User, path: str) -> None:
+    assert client.get(path).location == "/login"
+    sign_in(client)
+    assert client.get(path).location == "/cookies"
+
+
+@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example", "/\t/evil.example", "x"])
+def test_after_the_sign_in_only_paths_of_this_site_are_followed(client: FlaskClient, admin: User, target: str) -> None:
+    data = {"csrf_token": token(client), "username": "admin", "password": PASSWORD, "next": target}
+    assert client.post("/login", data=data).location == "/cookies"
+
+
+def test_a_known_password_must_be_changed_before_anything_else(client: FlaskClient, admin: User) -> None:
+    admin.must_change_password = True
+    db.session.commit()
+    sign_in(client)
+    for path in ("/cookies", "/cookies/new"):
+        assert client.get(path).location == "/password"
+    data = {"csrf_token": token(client, "/password"), "old_password": PASSWORD, "new_password": "another good one"}
+    assert client.post("/password", data=data).location == "/cookies"
+    assert client.get("/cookies").status_code == 200
+
+
+def test_a_password_that_is_too_short_is_refused_at_its_field(post: Callable[..., str]) -> None:
+    page = post("/password", old_password=PASSWORD, new_password="short")
+    assert "New password must be at least 8 characters." in page
+
+
+def test_too_many_tries_say_how_long_to_wait(client: FlaskClient) -> None:
+    data = {"csrf_token": token(client), "username": "somebody", "password": "wrong"}
+    for _ in range(5):
+        page = client.post("/login", data=data)
+        assert "The user name or the password is wrong." in page.text
+    page = client.post("/login", data=data)
+    assert page.status_code == 429
+    assert re.search(r"try again in \d+ s", page.text)
+    assert 'value="somebody"' in page.text
+
+
+def test_signing_out_needs_a_form_and_ends_the_session(person: FlaskClient) -> None:
+    assert person.get("/logout").status_code == 405
+    assert person.post("/logout", data={"csrf_token": token(person, "/cookies")}).location == "/login"
+    assert person.get("/cookies").location.startswith("/login")
+
+
+# --- Headers, CSRF, errors --------------------------------------------------------------------------------------------
+
+
+def test_a_browser_may_run_only_what_is_ours(client: FlaskClient) -> None:
+    headers = client.get("/login").headers
+    assert headers["Content-Security-Policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+    assert "Strict-Transport-Security" not in headers
+    assert "Strict-Transport-Security" in client.get("/login", base_url="https://opus.example").headers
+
+
+class TestFramed:
+    @pytest.fixture
+    def environment(self, environment: dict[str, str]) -> dict[str, str]:
+        return environment | {"FRAME_ANCESTORS": "https://a.example, https://b.example"}
+
+    def test_named_sites_may_frame_the_console(self, client: FlaskClient) -> None:
+        headers = client.get("/login").headers
+        assert "frame-ancestors https://a.example https://b.example" in headers["Content-Security-Policy"]
+        assert "X-Frame-Options" not in headers
+
+
+@pytest.mark.parametrize(
+    "base_url, shown",
+    [
+        ("http://opus.example", True),
+        ("http://192.168.1.5:7860", True),
+        ("http://localhost:7860", False),
+        ("http://127.0.0.1:7860", False),
+        ("http://[::1]:7860", False),
+        ("https://opus.example", False),
+    ],
+)
+def test_plain_http_over_a_network_is_pointed_out(client: FlaskClient, base_url: str, shown: bool) -> None:
+    assert ("plain http" in client.get("/login", base_url=base_url).text) is shown
+
+
+@pytest.mark.parametrize("name", ["validate", "state", "reset", "rule", "delete", "edit"])
+def test_a_form_without_its_token_changes_nothing(person: FlaskClient, name: str) -> None:
+    account = add()
+    answer = person.post(f"/cookies/{account.id}/{name}", data={"state": "disabled"})
+    assert answer.status_code == 400
+    assert "out of date" in answer.text
+    assert db.session.get(Account, account.id).state == "active"
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}])
+def test_a_form_of_another_site_is_refused(person: FlaskClient, headers: dict[str, str]) -> None:
+    data = {"csrf_token": token(person, "/password")}
+    assert person.post("/logout", data=data, headers=headers).status_code == 403
+
+
+def test_what_is_not_there_is_a_page_with_the_same_headers(person: FlaskClient) -> None:
+    answer = person.get("/cookies/99/edit")
+    assert answer.status_code == 404
+    assert "There is no account with the id 99." in answer.text
+    assert "Content-Security-Policy" in answer.headers
+
+
+def test_an_error_page_needs_no_session(app: Flask) -> None:
+    with app.test_request_context("/static/missing.css"):
+        assert "Nothing here" in console.error_page(404, "Not found").get_data(as_text=True)
+
+
+@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "templates").rglob("*.html")))
+def test_templates_escape_and_have_nothing_inline(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert not re.search(r"\|\s*safe\b|autoescape|<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=|https?://", text)
+
+
+# --- Accounts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> None:
+    for number in range(40):
+        add(
+            f"Account number {number}",
+            listed_models=["claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"],
+            state="cooling",
+            state_reason="429: the limit of output tokens per minute is reached",
+            state_until=now() + timedelta(minutes=5),
+            last_used=now(),
+        )
+    page = person.get("/cookies?page=2")
+    assets = [Path(ROOT / "static" / name).stat().st_size for name in ("app.css", "app.js")]
+    assert page.text.count("<tr id=") == 15
+    assert len(page.data) + sum(assets) <= 60_000
+
+
+def test_the_list_tells_state_reason_and_healing(person: FlaskClient) -> None:
+    add(state="cooling", state_reason="credit is spent", state_until=now() + timedelta(hours=3), listed_models=["model-a"])
+    page = person.get("/cookies").text
+    for part in ("Cooling", "credit is spent", "in 3 h", "model-a", "••••&nbsp;cdef"):
+        assert part in page
+    assert KEY not in page
+
+
+def test_names_are_escaped(person: FlaskClient) -> None:
+    account = add("<script>alert(1)</script>")
+    for path in ("/cookies", f"/cookies/{account.id}/edit", f"/cookies/{account.id}/delete"):
+        page = person.get(path).text
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;alert" in page
+
+
+def test_the_practice_provider_takes_no_accounts(person: FlaskClient) -> None:
+    answer = person.get("/cookies/new?provider=practice")
+    assert answer.status_code == 404
+    assert "built in" in answer.text
+
+
+@pytest.mark.parametrize("name", ["anthropic", "openai", "morph"])
+def test_every_provider_has_its_form_with_its_terms(person: FlaskClient, name: str) -> None:
+    page = person.get(f"/cookies/new?provider={name}").text
+    assert 'name="api_key"' in page
+    assert "Pooling free or personal accounts" in page
+
+
+def test_an_added_account_is_stored_as_it_was_typed(post: Callable[..., str], provider: Provider) -> None:
+    form = {
+        "provider": "openai",
+        "name": " Workstation ",
+        "api_key": KEY,
+        "base_url": provider.url,
+        "priority": "7",
+        "max_concurrency": "",
+        "models": "model-a, model-*\n\n",
+        "model_map": "claude-* = model-a\nsmall=model-b",
+        "proxy": "",
+        "options.top_k": "true",
+        "options.max_tokens": "4096",
+    }
+    assert "The provider accepted the credential." in post("/cookies/new", **form)
+    account = db.session.query(Account).one()
+    assert account.name == "Workstation"
+    assert account.api_key == KEY
+    assert (account.priority, account.max_concurrency, account.proxy) == (7, 0, None)
+    assert account.models == ["model-a", "model-*"]
+    assert account.model_map == {"claude-*": "model-a", "small": "model-b"}
+    assert account.options == {"top_k": True, "max_tokens": 4096}
+
+
+@pytest.mark.parametrize(
+    "field, typed, sentence",
+    [
+        ("name", "", "Give the account a name."),
+        ("priority", "high", "Enter a whole number."),
+        ("max_concurrency", "-5", "Requests at once must be a whole number between 0 and"),
+        ("model_map", "claude-*", "Line 1 must read: pattern = model."),
+        ("base_url", "ftp://example.com", None),
+        ("proxy", "nonsense", "Proxy must be an address such as"),
+        ("options.max_tokens", "many", "Enter a whole number."),
+    ],
+)
+def test_bad_input_is_shown_at_its_field_and_kept(
+    post: Callable[..., str], field: str, typed: str, sentence: str | None
+) -> None:
+    page = post("/cookies/new", **{"provider": "openai", "name": "Kept", "api_key": KEY, field: typed})
+    control = re.search(rf'<(?:input|textarea)[^>]*name="{re.escape(field)}"[^>]*>[^<]*', page)
+    assert control
+    assert 'aria-invalid="true"' in control[0]
+    assert typed in control[0]
+    assert f'id="{field}-error"' in page
+    assert sentence is None or sentence in page
+    assert KEY not in page
+    assert db.session.query(Account).count() == 0
+
+
+def test_a_name_that_is_taken_is_shown_at_the_name(post: Callable[..., str]) -> None:
+    add("Twin")
+    page = post("/cookies/new", provider="openai", name="Twin", api_key=KEY, base_url="http://127.0.0.1:1/v1")
+    assert 'id="name-error"' in page
+    assert "has an account named" in page
+
+
+def test_editing_shows_no_secret_and_keeps_it_when_left_empty(post: Callable[..., str], person: FlaskClient) -> None:
+    account = add(options={"top_k": True}, proxy="http://me:hush@127.0.0.1:3128")
+    page = person.get(f"/cookies/{account.id}/edit").text
+    assert KEY not in page
+    assert "hush" not in page
+    assert "•••• cdef, leave empty to keep" in page
+    form = {"name": "Renamed", "api_key": "", "priority": "3", "options.top_k": "", "proxy": "http://me:***@127.0.0.1:3128"}
+    assert "Saved." in post(f"/cookies/{account.id}/edit", **form)
+    db.session.refresh(account)
+    assert (account.name, account.api_key, account.priority, account.options) == ("Renamed", KEY, 3, {})
+    assert account.proxy == "http://me:hush@127.0.0.1:3128"
+
+
+def test_the_first_account_of_a_kind_without_claude_names_is_offered_a_rule(
+    post: Callable[..., str], provider: Provider
+) -> None:
+    page = post("/cookies/new", provider="openai", name="First", api_key=KEY, base_url=provider.url)
+    assert "is answered by" in page
+    account = db.session.query(Account).one()
+    assert account.model_map == {}
+    assert "Not a valid choice" in post(f"/cookies/{account.id}/rule", model="model-of-mine")
+    post(f"/cookies/{account.id}/rule", model="model-b")
+    db.session.refresh(account)
+    assert account.model_map == {"claude-*": "model-b"}
+    page = post("/cookies/new", provider="openai", name="Second", api_key=KEY, base_url=provider.url)
+    assert "is answered by" not in page
+
+
+def test_validating_shows_what_the_provider_said(post: Callable[..., str], provider: Provider) -> None:
+    account = add(base_url=provider.url)
+    provider.status, provider.body = 401, {"error": {"message": "no such key"}}
+    post(f"/cookies/{account.id}/validate")
+    db.session.refresh(account)
+    assert account.state == "invalid"
+    provider.status, provider.body = 200, {"data": [{"id": "model-a"}]}
+    assert "1 of 1 accounts are valid." in post("/cookies/validate")
+
+
+def test_an_account_is_switched_reset_and_deleted(post: Callable[..., str], person: FlaskClient) -> None:
+    account = add(state="cooling", state_until=now() + timedelta(hours=1), error_count=4)
+    assert "may be used again at once" in post(f"/cookies/{account.id}/reset")
+    assert "one is disabled." in post(f"/cookies/{account.id}/state", state="disabled")
+    assert "one is enabled." in post(f"/cookies/{account.id}/state", state="active")
+    assert "Delete one?" in person.get(f"/cookies/{account.id}/delete").text
+    assert "one was deleted." in post(f"/cookies/{account.id}/delete")
+    assert db.session.query(Account).count() == 0
+
+
+def test_the_rotation_strategy_is_saved(app: Flask, person: FlaskClient, post: Callable[..., str]) -> None:
+    add()
+    post("/cookies/rotation", rotation_strategy="least_used")
+    assert '<option selected value="least_used">' in person.get("/cookies").text
+    assert app.extensions["snapshots"].current().settings["rotation_strategy"] == "least_used"
+    assert "is one of" in post("/cookies/rotation", rotation_strategy="coin")
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (-1, (0, "now", False)),
+        (-42, (42, "s", False)),
+        (-150, (2, "min", False)),
+        (-7300, (2, "h", False)),
+        (-90_000, (25, "h", False)),
+        (-200_000, (2, "d", False)),
+        (130, (3, "min", True)),
+        (20, (20, "s", True)),
+    ],
+)
+def test_distances_are_told_in_the_largest_unit_that_fits(seconds: int, words: tuple[int, str, bool]) -> None:
+    found = console.distance(now() + timedelta(seconds=seconds))
+    assert (found.count, found.unit, found.ahead) == words
