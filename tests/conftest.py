@@ -54,9 +54,20 @@ def settings(tmp_path: Path, environment: dict[str, str]) -> Settings:
     return config.load(tmp_path, environment)
 
 
+class Caller(FlaskClient):
+    """Every request has an app context of its own, as it has in the service, although the test has one as well."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        with self.application.app_context():
+            response = super().open(*args, **kwargs)
+        db.session.expire_all()  # what the test looks at next is what the request has left
+        return response
+
+
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
+    app.test_client_class = Caller
     with app.app_context():
         yield app
         db.session.remove()
@@ -97,7 +108,7 @@ def api(app: Flask, admin: User) -> FlaskClient:
     return client
 
 
-# --- A provider that answers what a test wants --------------------------------------------------------------------------
+# --- A provider that answers what a test wants ------------------------------------------------------------------------
 
 
 @dataclass

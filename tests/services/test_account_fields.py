@@ -17,7 +17,7 @@ def checked(provider: str = "openai", settings: Settings = HERE, **data: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("provider", "typed", "stored"),
+    "provider, typed, stored",
     [
         ("openai", "https://api.openai.com/v1", "https://api.openai.com/v1"),
         ("openai", "https://api.openai.com/v1/", "https://api.openai.com/v1"),
@@ -55,12 +55,12 @@ def test_base_urls_follow_each_sdks_convention(provider: str, typed: str, stored
     ],
 )
 def test_addresses_that_lead_inside_are_refused(url: str) -> None:
-    with pytest.raises(FieldError, match="^base_url: "):
+    with pytest.raises(FieldError, match=r"^base_url: "):
         checked(settings=Settings(), base_url=url)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "sentence"),
+    "field, value, sentence",
     [
         ("name", "", "name: is required."),
         ("name", "x" * 101, "name: must be at most 100 characters."),
@@ -111,25 +111,25 @@ def test_what_get_shows_is_ignored() -> None:
 
 @pytest.mark.parametrize("provider", ["practice", "amazon", None, 5])
 def test_only_providers_with_accounts_take_accounts(provider: Any) -> None:
-    with pytest.raises(FieldError, match="^provider: "):
+    with pytest.raises(FieldError, match=r"^provider: "):
         account_fields.provider(provider)
 
 
 def test_practice_says_why_it_takes_none() -> None:
-    with pytest.raises(FieldError, match="The practice provider is built in and needs no account."):
+    with pytest.raises(FieldError, match="built in and needs no account"):
         account_fields.provider("practice")
 
 
 def test_required_fields_follow_from_the_providers_form() -> None:
     account_fields.require("openai", {"name": "one"})
-    with pytest.raises(FieldError, match="^api_key: is required"):
+    with pytest.raises(FieldError, match=r"^api_key: is required"):
         account_fields.require("morph", {"name": "one"})
-    with pytest.raises(FieldError, match="^name: is required"):
+    with pytest.raises(FieldError, match=r"^name: is required"):
         account_fields.require("openai", {})
 
 
 @pytest.mark.parametrize(
-    ("word", "typed"),
+    "word, typed",
     [
         ("vision=false", ("vision", False)),
         ("vision=ON", ("vision", True)),

@@ -136,7 +136,7 @@ def test_a_new_credential_does_not_undo_a_persons_switch(accounts: Accounts, pro
 
 def test_only_a_persons_states_can_be_set(accounts: Accounts, provider: Provider) -> None:
     account = accounts.create(body(provider))
-    with pytest.raises(FieldError, match="^state: "):
+    with pytest.raises(FieldError, match=r"^state: "):
         accounts.update(account.id, {"state": "cooling"})
     cooled(account)
     assert accounts.update(account.id, {"state": "cooling"}).state == "cooling"  # as it was shown
@@ -171,7 +171,7 @@ def test_validation_that_succeeds_heals(accounts: Accounts, provider: Provider) 
     assert (account.error_count, account.listed_models) == (0, ["model-c"])
 
 
-@pytest.mark.parametrize(("status", "least"), [(429, 20), (402, 3000)])
+@pytest.mark.parametrize("status, least", [(429, 20), (402, 3000)])
 def test_a_refusal_for_rate_or_quota_says_that_the_credential_is_good(
     accounts: Accounts, provider: Provider, status: int, least: int
 ) -> None:
@@ -262,14 +262,14 @@ def test_who_added_an_account_is_recorded(accounts: Accounts, provider: Provider
 
 
 @pytest.mark.parametrize(
-    ("secret", "shown"), [(None, None), ("", None), ("short", "****"), ("sk-0123456789", "6789"), ("x" * 12, "xxxx")]
+    "secret, shown", [(None, None), ("", None), ("short", "****"), ("sk-0123456789", "6789"), ("x" * 12, "xxxx")]
 )
 def test_at_most_the_last_four_characters_of_a_secret_are_shown(secret: str | None, shown: str | None) -> None:
     assert hint(secret) == shown
 
 
 @pytest.mark.parametrize(
-    ("proxy", "shown"),
+    "proxy, shown",
     [
         (None, None),
         ("http://proxy:3128", "http://proxy:3128"),

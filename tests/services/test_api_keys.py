@@ -34,7 +34,7 @@ def test_an_operators_own_value_is_taken() -> None:
 
 def test_a_name_is_free_again_once_its_key_is_revoked() -> None:
     key, _ = create()
-    with pytest.raises(Conflict, match="^name: there is a key named 'one' already"):
+    with pytest.raises(Conflict, match=r"^name: there is a key named 'one' already"):
         create()
     api_keys.revoke(key)
     again, _ = create()
@@ -44,7 +44,7 @@ def test_a_name_is_free_again_once_its_key_is_revoked() -> None:
 
 def test_a_value_is_given_only_once() -> None:
     create(value="sixteen-letters!")
-    with pytest.raises(Conflict, match="^value: "):
+    with pytest.raises(Conflict, match=r"^value: "):
         create(name="two", value="sixteen-letters!")
 
 
@@ -59,7 +59,7 @@ def test_revoking_twice_keeps_the_first_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "field"),
+    "data, field",
     [
         ({"name": ""}, "name"),
         ({"name": None}, "name"),

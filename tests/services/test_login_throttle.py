@@ -41,7 +41,7 @@ def retry_after(throttle: LoginThrottle, user: str = "admin", ip: str = HERE) ->
 
 
 @pytest.mark.parametrize(
-    ("failures", "seconds"), [(0, 0), (4, 0), (5, 1), (6, 2), (7, 4), (10, 32), (13, 256), (14, 300), (1000, 300)]
+    "failures, seconds", [(0, 0), (4, 0), (5, 1), (6, 2), (7, 4), (10, 32), (13, 256), (14, 300), (1000, 300)]
 )
 def test_each_failure_after_the_fourth_doubles_the_wait(throttle: LoginThrottle, failures: int, seconds: int) -> None:
     fail(throttle, failures)
@@ -100,7 +100,7 @@ def test_memory_is_bounded(throttle: LoginThrottle, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("ip", "same"),
+    "ip, same",
     [
         ("192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),

@@ -65,7 +65,7 @@ def test_model_rules_are_made_replaced_and_removed(app: Flask) -> None:
     model_rules.remove("claude-*")
     with pytest.raises(NotFound):
         model_rules.remove("claude-*")
-    with pytest.raises(FieldError, match="^target: is required"):
+    with pytest.raises(FieldError, match=r"^target: is required"):
         model_rules.put("claude-*", " ")
 
 

@@ -50,7 +50,7 @@ def test_an_accounts_options_are_complete(snapshots: Snapshots) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base_url", "used"), [(None, "https://api.openai.com/v1"), ("https://here.example/v1", "https://here.example/v1")]
+    "base_url, used", [(None, "https://api.openai.com/v1"), ("https://here.example/v1", "https://here.example/v1")]
 )
 def test_the_base_url_is_the_providers_unless_set(snapshots: Snapshots, base_url: str | None, used: str) -> None:
     add(account(base_url=base_url))
@@ -111,7 +111,7 @@ def test_without_a_change_the_same_snapshot_comes_without_a_query(snapshots: Sna
 @pytest.mark.parametrize(
     "row",
     [
-        lambda: account(),
+        account,
         lambda: ApiKey(name="k", key_hash="h", hint="hint"),
         lambda: ModelRule(pattern="a", target="b"),
         lambda: Setting(key="rotation_strategy", value="priority"),

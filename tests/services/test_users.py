@@ -46,7 +46,7 @@ def test_somebody_unknown_takes_as_long_as_somebody_known(
     "password", ["", None, 5, "short77", "password", "PASSWORD123", "changeme123", "admin", "qwertyuiop", "x" * 1025]
 )
 def test_passwords_that_are_short_or_common_are_refused(password: object) -> None:
-    with pytest.raises(FieldError, match="^password: "):
+    with pytest.raises(FieldError, match=r"^password: "):
         users.create("somebody", password)
 
 
@@ -57,7 +57,7 @@ def test_any_other_password_is_taken(password: str, throttle: LoginThrottle) -> 
 
 
 @pytest.mark.parametrize(
-    ("password", "weak"), [("changeme123", True), ("admin", True), ("seven77", True), (PASSWORD, False)]
+    "password, weak", [("changeme123", True), ("admin", True), ("seven77", True), (PASSWORD, False)]
 )
 def test_known_and_short_passwords_must_be_changed(password: str, weak: bool) -> None:
     assert passwords.is_weak(password) is weak
@@ -71,7 +71,7 @@ def test_user_names_are_unique() -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 81, "a\nb", None, 5])
 def test_a_user_has_a_printable_name(name: object) -> None:
-    with pytest.raises(FieldError, match="^username: "):
+    with pytest.raises(FieldError, match=r"^username: "):
         users.create(name, PASSWORD)
 
 
@@ -85,11 +85,11 @@ def test_changing_the_password_ends_every_other_session(admin: User, throttle: L
 
 
 def test_changing_the_password_needs_the_old_one(admin: User, throttle: LoginThrottle) -> None:
-    with pytest.raises(FieldError, match="^old_password: is wrong"):
+    with pytest.raises(FieldError, match=r"^old_password: is wrong"):
         users.change_password(admin, "wrong", "another good one", HERE, throttle)
-    with pytest.raises(FieldError, match="^new_password: "):
+    with pytest.raises(FieldError, match=r"^new_password: "):
         users.change_password(admin, PASSWORD, PASSWORD, HERE, throttle)
-    with pytest.raises(FieldError, match="^new_password: "):
+    with pytest.raises(FieldError, match=r"^new_password: "):
         users.change_password(admin, PASSWORD, "password", HERE, throttle)
 
 
@@ -150,7 +150,7 @@ def test_a_session_that_was_ended_is_not_found(admin: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "idle", "found"),
+    "kind, idle, found",
     [
         ("page", timedelta(hours=11, minutes=59), True),
         ("page", timedelta(hours=12, minutes=1), False),
@@ -164,7 +164,7 @@ def test_pages_are_signed_out_when_idle(admin: User, kind: str, idle: timedelta,
     assert bool(users.find_session(token, kind)) is found
 
 
-@pytest.mark.parametrize(("kind", "life"), [("page", timedelta(days=7)), ("jwt", timedelta(hours=24))])
+@pytest.mark.parametrize("kind, life", [("page", timedelta(days=7)), ("jwt", timedelta(hours=24))])
 def test_a_session_ends_however_busy_it_is(admin: User, kind: str, life: timedelta) -> None:
     row, token = users.start_session(admin, kind, HERE, None)
     assert abs(row.expires_at - row.created_at - life) < timedelta(seconds=1)
@@ -189,7 +189,7 @@ def test_being_seen_is_written_once_a_minute(admin: User) -> None:
 def test_a_confirmation_is_good_for_five_minutes(admin: User, throttle: LoginThrottle) -> None:
     row, _ = users.start_session(admin, "page", HERE, None)
     assert not users.is_confirmed(row)
-    with pytest.raises(FieldError, match="^password: is wrong"):
+    with pytest.raises(FieldError, match=r"^password: is wrong"):
         users.confirm(row, admin, "wrong", HERE, throttle)
     users.confirm(row, admin, PASSWORD, HERE, throttle)
     assert users.is_confirmed(row)
