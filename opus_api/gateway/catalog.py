@@ -152,6 +152,6 @@ def served_as(account: AccountValue, name: str) -> str:
 
 
 def _addressed(account: AccountValue, name: str) -> str:
-    """The same for ``provider/model``: the client names the provider, so only a person's own list of models limits it."""
+    """The same for ``provider/model``: only a person's own list of models limits what a client may ask for."""
     mapped = served_as(account, name)
     return mapped or (name if account.models is None else "")

@@ -70,7 +70,7 @@ def identity(dialect: ModuleType, request_id: str) -> dict[str, str]:
 
 
 class _ThenDiscard:
-    """The answer, then the rest of the request's body for a few seconds: a client that still sends would not read it."""
+    """The answer, then the rest of the request's body for a few seconds: a client that still sends reads nothing."""
 
     def __init__(self, body: bytes, environ: Mapping[str, Any]):
         self._body = body
