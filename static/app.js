@@ -124,6 +124,11 @@
     };
     await Promise.all([work(), work(), work(), work()]);
     await refresh();
+    const result = document.createElement("div");
+    result.className = "notice";
+    result.setAttribute("role", "status");
+    result.textContent = form.dataset.result.replace("{valid}", valid).replace("{total}", bar.max);
+    document.querySelector("main").prepend(result);
   }, true);
 
   enhance(document);

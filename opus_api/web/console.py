@@ -122,6 +122,7 @@ def over_plain_http() -> bool:
 
 # --- Errors as pages ------------------------------------------------------------------------------------------------
 
+
 def error_page(status: int, message: str) -> Response:
     """A whole page for an error; also for web/errors.py where a browser asked for a page."""
     return page_headers(make_response(render_template("error.html", status=status, message=message), status))

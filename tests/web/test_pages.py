@@ -1,4 +1,4 @@
-"""Pages as a browser receives them: who may see them, their headers, their weight, and forms that keep what was typed."""
+"""Pages as a browser receives them: who may see them, headers, weight, and forms that keep what was typed."""
 
 import re
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def add(name: str = "one", **columns: object) -> Account:
     return account
 
 
-# --- Who may see them --------------------------------------------------------------------------------------------------
+# --- Who may see them -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/cookies", "/cookies/new?provider=morph", "/cookies/1/edit", "/password"])
@@ -88,7 +88,9 @@ def test_the_front_door_leads_on(client: FlaskClient, admin: User, path: str) ->
     assert client.get(path).location == "/cookies"
 
 
-@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example", "/\t/evil.example", "x"])
+@pytest.mark.parametrize(
+    "target", ["//evil.example", "https://evil.example", "/\\evil.example", "/\t/evil.example", "x"]
+)
 def test_after_the_sign_in_only_paths_of_this_site_are_followed(client: FlaskClient, admin: User, target: str) -> None:
     data = {"csrf_token": token(client), "username": "admin", "password": PASSWORD, "next": target}
     assert client.post("/login", data=data).location == "/cookies"
@@ -222,7 +224,12 @@ def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> No
 
 
 def test_the_list_tells_state_reason_and_healing(person: FlaskClient) -> None:
-    add(state="cooling", state_reason="credit is spent", state_until=now() + timedelta(hours=3), listed_models=["model-a"])
+    add(
+        state="cooling",
+        state_reason="credit is spent",
+        state_until=now() + timedelta(hours=3),
+        listed_models=["model-a"],
+    )
     page = person.get("/cookies").text
     for part in ("Cooling", "credit is spent", "in 3 h", "model-a", "••••&nbsp;cdef"):
         assert part in page
@@ -313,7 +320,13 @@ def test_editing_shows_no_secret_and_keeps_it_when_left_empty(post: Callable[...
     assert KEY not in page
     assert "hush" not in page
     assert "•••• cdef, leave empty to keep" in page
-    form = {"name": "Renamed", "api_key": "", "priority": "3", "options.top_k": "", "proxy": "http://me:***@127.0.0.1:3128"}
+    form = {
+        "name": "Renamed",
+        "api_key": "",
+        "priority": "3",
+        "options.top_k": "",
+        "proxy": "http://me:***@127.0.0.1:3128",
+    }
     assert "Saved." in post(f"/cookies/{account.id}/edit", **form)
     db.session.refresh(account)
     assert (account.name, account.api_key, account.priority, account.options) == ("Renamed", KEY, 3, {})

@@ -1,0 +1,306 @@
+"""The first pages in a real browser: with and without scripts, on a phone and on a wide screen, light and dark."""
+
+import re
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import GOOD_KEY, PASSWORD, Upstream, press, sign_in
+
+Open = Callable[..., Page]
+
+both = pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.get_by_role("row").filter(has_text=name)
+
+
+def add(page: Page, upstream: Upstream, key: str = GOOD_KEY) -> str:
+    """Adds an account by the form; its name."""
+    name = f"account-{uuid4().hex[:8]}"
+    page.goto("/cookies")
+    page.get_by_role("link", name="Add account").first.click()
+    page.get_by_role("link", name="OpenAI-compatible").click()
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("API key").fill(key)
+    page.get_by_label("Base URL").fill(upstream.url)
+    press(page, "Save and check")
+    return name
+
+
+# --- Signing in and out -----------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_wrong_password_keeps_the_user_name(open_page: Open, script: bool) -> None:
+    page = open_page(script=script)
+    sign_in(page, password="not this one")
+    expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")
+    expect(page.get_by_label("User name")).to_have_value("admin")
+    expect(page.get_by_label("Password")).to_have_value("")
+    page.get_by_label("Password").fill(PASSWORD)
+    press(page, "Sign in")
+    expect(page).to_have_title("Accounts · Opus API")
+
+
+@both
+def test_signing_out_ends_the_session(open_page: Open, script: bool) -> None:
+    page = open_page(script=script)
+    page.goto("/cookies/new?provider=morph")
+    expect(page).to_have_url(re.compile("/login"))
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    press(page, "Sign in")
+    expect(page).to_have_url(re.compile(r"/cookies/new\?provider=morph"))
+    page.get_by_label("Menu of admin").click()
+    press(page, "Sign out")
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    page.go_back()
+    expect(page).to_have_url(re.compile("/login"))
+
+
+def test_a_known_password_leads_to_its_change_and_then_to_the_first_steps(open_page: Open, weak_service: str) -> None:
+    page = open_page(url=weak_service)
+    sign_in(page, password="admin")
+    expect(page).to_have_url(re.compile("/password"))
+    page.goto("/cookies")
+    expect(page).to_have_url(re.compile("/password"))
+    page.get_by_label("Current password").fill("admin")
+    page.get_by_label("New password").fill("short")
+    press(page, "Save new password")
+    expect(page.get_by_text("must be at least 8 characters")).to_be_visible()
+    page.get_by_label("Current password").fill("admin")
+    page.get_by_label("New password").fill("a password of my own")
+    press(page, "Save new password")
+    expect(page.get_by_text("No accounts yet")).to_be_visible()
+    expect(page.get_by_text("practice provider answers every request")).to_be_visible()
+
+
+# --- Accounts ---------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_an_account_is_added_and_checked(open_page: Open, session: str, upstream: Upstream, script: bool) -> None:
+    page = open_page(session, script)
+    name = add(page, upstream)
+    expect(page.get_by_role("heading", name=f"{name} was added")).to_be_visible()
+    expect(page.get_by_text("The provider accepted the credential.")).to_be_visible()
+    expect(page.get_by_text("model-a").first).to_be_visible()
+    page.goto("/cookies")
+    expect(row(page, name)).to_contain_text("Active")
+    expect(row(page, name)).to_contain_text("cdef")
+    assert GOOD_KEY not in page.content()
+
+
+def test_the_first_account_is_offered_a_rule_for_claude_names(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session)
+    page.goto("/cookies")
+    # The offer is for the first account of its kind only, whichever test came before.
+    while page.get_by_label(re.compile("^More for")).count():
+        page.get_by_label(re.compile("^More for")).first.click()
+        page.get_by_role("link", name="Delete…").first.click()
+        press(page, "Delete account")
+    name = add(page, upstream)
+    page.get_by_label("is answered by").select_option("model-b")
+    press(page, "Save the rule")
+    expect(page.get_by_role("status")).to_contain_text("model-b answers every claude-* name")
+    expect(row(page, name)).to_contain_text("claude-*")
+
+
+@both
+def test_bad_input_is_shown_and_kept(open_page: Open, session: str, script: bool) -> None:
+    page = open_page(session, script)
+    page.goto("/cookies/new?provider=openai")
+    page.get_by_label("Name").fill("Kept")
+    page.get_by_label("Base URL").fill("http://192.0.2.1/v1")
+    page.get_by_label("Priority").fill("high")
+    page.get_by_label("Model map").fill("claude-*")
+    press(page, "Save and check")
+    expect(page.get_by_label("Priority")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_text("Enter a whole number.")).to_be_visible()
+    expect(page.get_by_text("Line 1 must read: pattern = model.")).to_be_visible()
+    for label, value in (("Name", "Kept"), ("Priority", "high"), ("Model map", "claude-*")):
+        expect(page.get_by_label(label)).to_have_value(value)
+    page.get_by_label("Priority").fill("1")
+    page.get_by_label("Model map").fill("")
+    press(page, "Save and check")
+    expect(page.get_by_label("Base URL")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Base URL")).to_have_value("http://192.0.2.1/v1")
+
+
+@both
+def test_an_account_is_validated_disabled_and_enabled(
+    open_page: Open, session: str, upstream: Upstream, script: bool
+) -> None:
+    page = open_page(session, script)
+    name = add(page, upstream, key="sk-wrong-0123456789abcdef")
+    expect(page.get_by_text("The provider refused the credential.")).to_be_visible()
+    page.goto("/cookies")
+    press(page, f"Validate {name}")
+    expect(row(page, name)).to_contain_text("Invalid")
+    page.get_by_label(f"More for {name}").click()
+    with page.expect_navigation():
+        row(page, name).get_by_role("button", name="Disable").click()
+    expect(row(page, name)).to_contain_text("Disabled")
+    page.get_by_label(f"More for {name}").click()
+    with page.expect_navigation():
+        row(page, name).get_by_role("button", name="Enable").click()
+    expect(row(page, name)).to_contain_text("Active")
+
+
+@both
+def test_editing_keeps_the_secret(open_page: Open, session: str, upstream: Upstream, script: bool) -> None:
+    page = open_page(session, script)
+    name = add(page, upstream)
+    page.goto("/cookies")
+    page.get_by_role("link", name=name).click()
+    expect(page.get_by_label("API key")).to_have_value("")
+    expect(page.get_by_label("API key")).to_have_attribute("placeholder", "•••• cdef, leave empty to keep")
+    page.get_by_label("Name").fill(f"{name}-renamed")
+    page.get_by_label("Priority").fill("5")
+    page.get_by_text("Options of this provider").click()
+    page.get_by_label("top_k").select_option("On")
+    press(page, "Save changes")
+    expect(row(page, f"{name}-renamed")).to_be_visible()
+    upstream.keys.clear()
+    press(page, f"Validate {name}-renamed")
+    assert upstream.keys == [GOOD_KEY]
+    page.get_by_role("link", name=f"{name}-renamed").click()
+    expect(page.get_by_label("top_k")).to_have_value("true")  # its section is open, because something is set
+
+
+@both
+def test_deleting_asks_first(open_page: Open, session: str, upstream: Upstream, script: bool) -> None:
+    page = open_page(session, script)
+    name = add(page, upstream)
+    page.goto("/cookies")
+    page.get_by_label(f"More for {name}").click()
+    row(page, name).get_by_role("link", name="Delete…").click()
+    page.get_by_role("link", name="Cancel").click()
+    expect(row(page, name)).to_be_visible()
+    page.get_by_label(f"More for {name}").click()
+    row(page, name).get_by_role("link", name="Delete…").click()
+    press(page, "Delete account")
+    expect(page.get_by_role("status")).to_have_text(f"{name} was deleted.")
+    expect(row(page, name)).to_have_count(0)
+
+
+def test_validating_all_shows_how_far_it_is(open_page: Open, session: str, upstream: Upstream) -> None:
+    page = open_page(session)
+    name = add(page, upstream)
+    page.goto("/cookies")
+    upstream.keys.clear()
+    upstream.slow = 0.3
+    page.get_by_role("button", name="Validate all").click()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Accounts checked: \d+ / \d+"))).to_be_visible()
+    expect(page.get_by_role("status")).to_contain_text("accounts are valid.")
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    upstream.slow = 0.0
+    expect(row(page, name)).to_contain_text("Active")
+    assert GOOD_KEY in upstream.keys
+
+
+def test_validating_all_works_without_a_script(open_page: Open, session: str, upstream: Upstream) -> None:
+    page = open_page(session, False)
+    add(page, upstream)
+    page.goto("/cookies")
+    press(page, "Validate all")
+    expect(page.get_by_text(re.compile(r"\d+ of \d+ accounts are valid\."))).to_be_visible()
+
+
+@both
+def test_the_rotation_strategy_is_chosen(open_page: Open, session: str, upstream: Upstream, script: bool) -> None:
+    page = open_page(session, script)
+    add(page, upstream)
+    page.goto("/cookies")
+    wanted = "round_robin" if script else "priority"
+    choice = page.get_by_label("Who answers next")
+    if script:  # choosing is saving
+        with page.expect_navigation():
+            choice.select_option(wanted)
+    else:
+        choice.select_option(wanted)
+        press(page, "Save")
+    expect(page.get_by_role("status")).to_contain_text("Saved.")
+    expect(choice).to_have_value(wanted)
+
+
+# --- How it looks -----------------------------------------------------------------------------------------------------
+
+
+@both
+def test_the_colours_can_be_chosen(open_page: Open, session: str, script: bool) -> None:
+    page = open_page(session, script, color_scheme="light")
+    page.goto("/cookies")
+    page.get_by_label("Menu of admin").click()
+    if script:
+        with page.expect_response("**/theme"):
+            page.get_by_role("button", name="Dark").click()
+    else:
+        press(page, "Dark")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.goto("/cookies/new")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_a_password_can_be_looked_at(open_page: Open) -> None:
+    page = open_page()
+    page.goto("/login")
+    page.get_by_label("Password").fill("visible")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_label("Password")).to_have_attribute("type", "text")
+
+
+# Text and the first opaque background behind it, as WCAG 2.2 counts contrast (1.4.3).
+FAINT_TEXT = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = parts(colour).slice(0, 3).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor, alpha = parts(colour)[3];
+      if (alpha === undefined || alpha === 1) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const faint = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.checkVisibility()) continue;
+    const a = light(getComputedStyle(element).color), b = light(behind(element));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) faint.push(`${element.tagName}.${element.className} ${element.textContent.trim()} ${ratio}`);
+  }
+  return faint;
+}"""
+TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_and_can_be_read(open_page: Open, session: str, upstream: Upstream, width: int, scheme: str) -> None:
+    page = open_page(session, color_scheme=scheme, viewport={"width": width, "height": 800})
+    add(page, upstream, key="sk-wrong-0123456789abcdef")
+    page.goto("/cookies")
+    edit = page.get_by_role("link", name=re.compile("^account-")).first.get_attribute("href")
+    assert edit
+    paths = ["/cookies", "/cookies/new", "/cookies/new?provider=openai", edit, "/password"]
+    for path in [*paths, edit.replace("edit", "delete"), edit.replace("edit", "saved")]:
+        page.goto(path)
+        for fold in page.locator("details:not(.menu) > summary").all():
+            fold.click()
+        assert not page.evaluate(TOO_WIDE), path
+        assert page.evaluate(FAINT_TEXT) == [], path
+    stranger = open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    stranger.goto("/login")
+    assert not stranger.evaluate(TOO_WIDE)
+    assert stranger.evaluate(FAINT_TEXT) == []
