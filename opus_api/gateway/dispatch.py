@@ -44,10 +44,6 @@ class Attempts:
     last: Failure | None = None
     waited: bool = False
 
-    @property
-    def total(self) -> int:
-        return self.spent + self.free
-
 
 class Dispatch:
     """One request on its way. ``pieces`` yields (bytes for the client, events); (b"", []) when only time passed."""
@@ -58,6 +54,7 @@ class Dispatch:
         self.patience = Patience()
         self.attempts = Attempts()
         self.target: Any = None  # of the current or last attempt
+        self.calls = 0  # requests sent to upstreams
         self.upstream_request_id = ""
         self.committed = False  # content has come: no other account may answer any more
         self.lessons: list[tuple[int, Mapping[str, Any]]] = []  # (account id, options) to remember
@@ -141,6 +138,7 @@ class Dispatch:
     def _ask(self, upstream: Upstream, target: Any, credentials: Credentials) -> Iterator[Relayed]:
         verbatim = upstream.native == self.call.dialect
         request = upstream.request(self.call, target.model, credentials, verbatim)
+        self.calls += 1
         proxy = target.account.proxy if target.account else ""
         exchange = self._transport.exchange(request, self.patience, self._limits(), proxy)
         del request  # a prompt may be large

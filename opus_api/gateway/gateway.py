@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,21 @@ from opus_api.gateway.stream import Answer
 from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.transport import Transport
+from opus_api.wire.errors import ApiError
 from opus_api.wire.request import Call
 
 # Remembers options that an upstream's 400 taught, for an account id.
 Learn = Callable[[int, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that could not even begin."""
+
+    request_id: str
+    dialect: str
+    model: str  # "" when the body could not be read
+    error: ApiError
 
 
 class Gateway:
@@ -62,6 +74,25 @@ class Gateway:
             lambda answer: self._record(answer, key, began, client_ip),
         )
 
+    def refused(self, refusal: Refusal, key: KeyValue | None, client_ip: str) -> None:
+        """The row of a request that was let in, but has no answer to close: its body or its model was wrong."""
+        if key:
+            self._recorder.key_used(key.id, time.time(), 0, 0)
+        self._recorder.record(
+            {
+                "request_id": refusal.request_id,
+                "time": datetime.now(UTC),
+                "key_id": key.id if key else None,
+                "dialect": refusal.dialect,
+                "model": refusal.model[:200],
+                "stream": False,
+                "status": refusal.error.status,
+                "outcome": "client_error",
+                "error_type": refusal.error.type,
+                "client_ip": client_ip,
+            }
+        )
+
     def _record(self, answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> None:
         dispatch = answer.dispatch
         for account_id, options in dispatch.lessons:
@@ -91,7 +122,7 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
         "status": answer.error.status if answer.error and not dispatch.committed else answer.status,
         "outcome": outcome(answer),
         "error_type": answer.error.type if answer.error else None,
-        "attempts": dispatch.attempts.total + (answer.error is None),
+        "attempts": dispatch.calls,
         "input_tokens": meter.usage.input_tokens,
         "output_tokens": meter.usage.output_tokens,
         "cache_read_input_tokens": meter.usage.cache_read_input_tokens,
@@ -109,8 +140,8 @@ def outcome(answer: Answer) -> str:
         return "client_gone"
     if answer.error is None:
         return "ok"
+    if answer.error.status == 500:
+        return "gateway_error"
     if answer.dispatch.committed:
         return "upstream_cut"
-    if answer.error.status >= 500 and answer.error.type == "api_error" and answer.dispatch.target is None:
-        return "gateway_error"
     return "client_error" if answer.error.status < 429 else "upstream_error"

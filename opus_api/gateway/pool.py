@@ -8,9 +8,11 @@ from opus_api.gateway import rotation
 from opus_api.gateway.catalog import Target
 from opus_api.gateway.state import (
     MODEL_ABSENT,
+    QUOTA_REASON,
     QUOTA_WAIT,
     RATE_BASE,
     RATE_CAP,
+    RATE_REASON,
     TRANSIENT_BASE,
     TRANSIENT_CAP,
     Standing,
@@ -121,7 +123,7 @@ class Pool:
             usable_at = standing.usable_at(target.model, now)
             if usable_at is not None:
                 moments.append(usable_at)
-                rate_only = rate_only and (standing.kind in ("rate", "quota") or target.model in standing.models_until)
+                rate_only = rate_only and (standing.is_limited or target.model in standing.models_until)
         if not moments:
             return Outlook(None, rate_only=False)
         wait = min(moments) - now
@@ -156,9 +158,9 @@ class Pool:
                 standing.models_until[target.model] = time.time() + (failure.retry_after or RATE_BASE)
             case Verdict.RATE:
                 seconds = failure.retry_after or standing.backoff(RATE_BASE, RATE_CAP)
-                standing.cool("rate", seconds, "rate limit reached")
+                standing.cool(seconds, RATE_REASON)
             case Verdict.QUOTA:
-                standing.cool("quota", failure.retry_after or QUOTA_WAIT, "quota or credit used up")
+                standing.cool(failure.retry_after or QUOTA_WAIT, QUOTA_REASON)
             case Verdict.NO_MODEL:
                 standing.models_until[target.model] = time.time() + MODEL_ABSENT
             case Verdict.AUTH:
@@ -170,7 +172,7 @@ class Pool:
                 standing.error_count += 1
                 if standing.error_count >= self._max_errors and self._has_deputy(target):
                     seconds = jittered(standing.backoff(TRANSIENT_BASE, TRANSIENT_CAP))
-                    standing.cool("transient", seconds, f"failed {standing.error_count} times: {failure.message}"[:255])
+                    standing.cool(seconds, f"failed {standing.error_count} times: {failure.message}"[:255])
 
     def _has_deputy(self, target: Target) -> bool:
         """Another account of the provider is usable: the last one is never taken out for passing trouble."""

@@ -10,6 +10,7 @@ from opus_api.services.snapshot import AccountValue
 RATE_BASE, RATE_CAP = 30.0, 300.0  # seconds; doubled each time in a row (reliability.md 4.2)
 TRANSIENT_BASE, TRANSIENT_CAP = 30.0, 300.0
 QUOTA_WAIT = 3600.0
+RATE_REASON, QUOTA_REASON = "rate limit reached", "quota or credit used up"
 MODEL_ABSENT = 600.0
 
 
@@ -22,7 +23,6 @@ class Standing:
     state: str = "active"
     reason: str | None = None
     until: float | None = None
-    kind: str = ""  # why it cools: rate, quota, transient; "" after a restart
     error_count: int = 0
     is_valid: bool = True
     uses: int = 0
@@ -35,8 +35,7 @@ class Standing:
         """Take over the database's view when it is newer than ours, or as new: then a person changed it meanwhile."""
         if account.state_version < self.version:
             return
-        if (account.state, account.state_until) != (self.state, self.until):
-            self.kind = ""
+        if account.state == "active" and self.state != "active":
             self.models_until.clear()
             self.times_in_a_row = 0
         self.version = account.state_version
@@ -51,19 +50,24 @@ class Standing:
         cooling = (self.until or 0.0) if self.state == "cooling" else 0.0
         return max(cooling, self.models_until.get(model, 0.0), 0.0)
 
-    def cool(self, kind: str, seconds: float, reason: str) -> None:
+    @property
+    def is_limited(self) -> bool:
+        """It cools because it has used up what it may use, not because something is wrong."""
+        return self.reason in (RATE_REASON, QUOTA_REASON)
+
+    def cool(self, seconds: float, reason: str) -> None:
         """A later end extends a cooldown; an earlier one never shortens it."""
         until = time.time() + seconds
         if self.state == "cooling" and self.until and self.until >= until:
             return
-        self.state, self.until, self.reason, self.kind = "cooling", until, reason, kind
+        self.state, self.until, self.reason = "cooling", until, reason
         self.times_in_a_row += 1
 
     def backoff(self, base: float, cap: float) -> float:
         return min(base * 2.0 ** min(self.times_in_a_row, 10), cap)
 
     def recovered(self) -> None:
-        self.state, self.until, self.reason, self.kind = "active", None, None, ""
+        self.state, self.until, self.reason = "active", None, None
 
     def change(self) -> AccountState:
         """What is to be written; counts as a new version."""

@@ -1,5 +1,6 @@
 """The answer to one request: begun before its HTTP status is chosen, pinged while it waits, recorded when it closes."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,8 @@ from opus_api.gateway.dispatch import Dispatch
 from opus_api.transport import ClientGone, Patience
 from opus_api.upstreams.base import Failure
 from opus_api.wire.errors import ApiError
+
+log = logging.getLogger(__name__)
 
 HTTP_COMMIT_AFTER = 10.0  # seconds without content until 200 and a ping are sent
 
@@ -68,8 +71,8 @@ class Answer:
             self._finished = True
         except ClientGone:
             self.client_gone = True
-        except (Failure, ApiError) as failure:
-            self.error = failure if isinstance(failure, ApiError) else as_api_error(failure)
+        except Exception as error:  # noqa: BLE001 - the status is sent: whatever it is ends the stream in its protocol
+            self.error = as_api_error(error)
             yield self._dialect.error_event(self.error, self.request_id)
             self._finished = True
 
@@ -84,8 +87,14 @@ class Answer:
         self._on_close(self)
 
 
-def as_api_error(failure: Failure) -> ApiError:
-    return ApiError(failure.status, failure.type, failure.message)
+def as_api_error(error: Exception) -> ApiError:
+    """What the client may know of an error; a bug of ours goes to the log whole."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, Failure):
+        return ApiError(error.status, error.type, error.message)
+    log.error("unexpected error in an answer", exc_info=error)
+    return ApiError(500, "api_error", "Internal error")
 
 
 class ClientWatch:

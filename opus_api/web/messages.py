@@ -7,21 +7,21 @@ from typing import Any
 import gevent
 from flask import Blueprint, Request, Response, current_app, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from opus_api.config import Settings
 from opus_api.dialects import anthropic, openai
 from opus_api.gateway import tokens
-from opus_api.gateway.gateway import Gateway
+from opus_api.gateway.gateway import Gateway, Refusal
 from opus_api.gateway.stream import Answer, ClientWatch, as_api_error
 from opus_api.services.snapshot import KeyValue
 from opus_api.transport import ClientGone
-from opus_api.upstreams.base import Failure
 from opus_api.web import guards
 from opus_api.web.client import client_ip
 from opus_api.web.errors import dialect_error, dialect_of, identity
 from opus_api.wire import ids, jsons
 from opus_api.wire.checks import json_object
-from opus_api.wire.errors import ApiError, InvalidRequest, NotFound
+from opus_api.wire.errors import ApiError, InvalidRequest, NotFound, TooLarge
 from opus_api.wire.request import Call
 
 bp = Blueprint("messages", __name__)
@@ -92,11 +92,18 @@ def model(name: str) -> ResponseReturnValue:
 
 def _answer(dialect: ModuleType) -> Response:
     request_id = ids.request_id()
+    address = client_ip(request, _settings())
+    body: dict[str, Any] = {}
     try:
         key = _key(request)
-        call = dialect.parse(_body(request), _headers(request))
-        answer = _gateway().answer(call, key, request_id, client_ip(request, _settings()))
     except ApiError as error:
+        return dialect_error(dialect, error, request_id)
+    try:
+        body = _body(request)
+        call = dialect.parse(body, _headers(request))
+        answer = _gateway().answer(call, key, request_id, address)
+    except ApiError as error:
+        _gateway().refused(Refusal(request_id, dialect.NAME, str(body.get("model") or ""), error), key, address)
         return dialect_error(dialect, error, request_id)
     watch = ClientWatch(request.environ["gunicorn.socket"], answer.dispatch.patience) if _is_served() else None
     return _streamed(dialect, call, answer, watch) if call.stream else _whole(dialect, call, answer, watch)
@@ -110,7 +117,7 @@ def _streamed(dialect: ModuleType, call: Call, answer: Answer, watch: ClientWatc
     body = _Body(answer, watch)
     try:
         answer.begin()
-    except BaseException as error:  # noqa: BLE001 - looked at there, and raised again unless it is an answer
+    except Exception as error:  # noqa: BLE001 - it is looked at there
         return _failed(dialect, answer, body, error)
     headers = _answer_headers(dialect, call, answer)
     headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -121,23 +128,21 @@ def _whole(dialect: ModuleType, call: Call, answer: Answer, watch: ClientWatch |
     body = _Body(answer, watch)
     try:
         data = answer.whole()
-    except BaseException as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - as above
         return _failed(dialect, answer, body, error)
     headers = _answer_headers(dialect, call, answer)
     body.close()
     return Response(data, 200, headers, content_type="application/json")
 
 
-def _failed(dialect: ModuleType, answer: Answer, body: "_Body", error: BaseException) -> Response:
-    """The answer failed before its status was chosen. Re-raises what is no answer."""
+def _failed(dialect: ModuleType, answer: Answer, body: "_Body", error: Exception) -> Response:
+    """The answer failed before its status was chosen."""
     if isinstance(error, ClientGone):
         answer.client_gone = True
         body.close()
         return Response(status=499)  # nobody reads it; the log says client_gone
-    answer.error = as_api_error(error) if isinstance(error, Failure) else error if isinstance(error, ApiError) else None
+    answer.error = as_api_error(error)
     body.close()
-    if answer.error is None:
-        raise error
     response = dialect_error(dialect, answer.error, answer.request_id)
     response.headers.update(_answer_headers(dialect, answer.dispatch.call, answer))
     return response
@@ -199,9 +204,12 @@ def _headers(request: Request) -> Mapping[str, str]:
 
 
 def _body(request: Request) -> dict[str, Any]:
-    """Raises InvalidRequest, and werkzeug's RequestEntityTooLarge as soon as the limit is known to be passed."""
+    """Raises InvalidRequest, and TooLarge as soon as the limit is known to be passed."""
     request.max_content_length = LARGEST_BODY
-    return json_object(request.get_data(cache=False, parse_form_data=False))
+    try:
+        return json_object(request.get_data(cache=False, parse_form_data=False))
+    except RequestEntityTooLarge:
+        raise TooLarge("Request exceeds the maximum size") from None
 
 
 # ---- lists
