@@ -12,7 +12,8 @@ FILE_SIZE, FILES = 10 * 1024 * 1024, 5
 
 # Shapes of secrets, wherever a message or a traceback may have picked one up.
 SECRET_SHAPES = re.compile(
-    r"(?P<keep>\bBearer\s+|://[^\s:/@]*:)[^\s@'\"]+(?=@|\b)"  # tokens in headers, passwords in addresses
+    r"(?P<bearer>\bBearer\s+)[^\s'\"]+"
+    r"|(?P<login>://[^\s:/@]*:)[^\s/]+(?=@)"  # a password in an address
     r"|\bsk-[A-Za-z0-9_-]{8,}"  # API keys, ours and the providers'
     r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*",  # JWTs
     re.IGNORECASE,
@@ -23,7 +24,7 @@ class Redacting(logging.Formatter):
     """Masks what looks like a secret, in tracebacks too, and keeps one record on as many lines as it has."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return SECRET_SHAPES.sub(lambda found: f"{found['keep'] or ''}***", super().format(record))
+        return SECRET_SHAPES.sub(lambda found: f"{found['bearer'] or found['login'] or ''}***", super().format(record))
 
 
 def configure(settings: Settings) -> None:

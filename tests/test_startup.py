@@ -1,0 +1,265 @@
+"""The service starts from nothing with one command, tells its secrets once, and says in one sentence what is wrong."""
+
+import json
+import re
+import shlex
+import shutil
+import socket
+import sqlite3
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask_migrate import upgrade
+
+from opus_api import config, create_app, startup
+from opus_api.config import ConfigError, Settings
+from opus_api.extensions import db
+from opus_api.models import ModelRule
+from tests.conftest import PASSWORD
+from tests.processes import FLASK, GUNICORN, START, free_port, run, service
+
+SECRET = re.compile(r"password: (\S+)|(sk-opus-\w+)")
+
+
+@pytest.fixture
+def nothing(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine on which the service never ran."""
+    return {"DATA_DIR": str(tmp_path / "data"), "PORT": str(free_port())}
+
+
+def post(url: str, body: object, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return response.status, response.read().decode()
+
+
+def test_the_first_start_makes_everything_and_the_second_tells_nothing(nothing: dict[str, str]) -> None:
+    with service(START, nothing) as first:
+        pass
+    address = f"http://127.0.0.1:{nothing['PORT']}"
+    assert f"Opus API {startup.__version__} on {address}\n" in first.output
+    assert "\nuser: admin\n" in first.output
+    password = re.search(r"^password: (\S+)$", first.output, re.MULTILINE)
+    curl = re.search(r"^curl .*$", first.output, re.MULTILINE)
+    assert password
+    assert curl
+    assert len(SECRET.findall(first.output)) == 2
+    assert (Path(nothing["DATA_DIR"]) / "secret.key").stat().st_mode & 0o777 == 0o600
+
+    with service(START, nothing) as second:
+        assert post(f"{address}/api/auth/login", {"username": "admin", "password": password[1]})[0] == 200
+        streamed = run(shlex.split(curl[0]), nothing).stdout
+    assert re.search(r"^event: message_start$.*^event: message_stop$", streamed, re.MULTILINE | re.DOTALL)
+    assert second.output == f"Opus API {startup.__version__} on {address}\n"
+
+
+@pytest.mark.parametrize("given, must_change", [(PASSWORD, False), ("changeme123", True), ("admin", True)])
+def test_a_given_password_is_used_and_not_printed(nothing: dict[str, str], given: str, must_change: bool) -> None:
+    nothing |= {"DEFAULT_ADMIN_USERNAME": "chief", "DEFAULT_ADMIN_PASSWORD": given}
+    with service(START, nothing) as started:
+        _, answer = post(f"{started.url}/api/auth/login", {"username": "chief", "password": given})
+        request = urllib.request.Request(
+            f"{started.url}/api/cookies", headers={"Authorization": f"Bearer {json.loads(answer)['token']}"}
+        )
+        if must_change:
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(request, timeout=10)
+        else:
+            assert urllib.request.urlopen(request, timeout=10).status == 200
+    assert "password: " not in started.output
+    assert f" {given}" not in started.output
+    assert "user: chief" in started.output
+
+
+def test_gunicorn_serves_a_migrated_database_that_has_no_user(nothing: dict[str, str]) -> None:
+    assert run([*FLASK, "db", "upgrade"], nothing).returncode == 0
+    made = run([*FLASK, "keys", "create", "bench", "--value", "sk-bench-0123456789abcdef"], nothing)
+    assert (made.stdout, made.stderr) == ("sk-bench-0123456789abcdef\n", "")
+    with service([*GUNICORN, "-b", f"127.0.0.1:{nothing['PORT']}", "wsgi:app"], nothing) as started:
+        body = {"model": "any", "max_tokens": 16, "messages": [{"role": "user", "content": "Hi"}]}
+        status, answer = post(f"{started.url}/v1/messages", body, **{"x-api-key": "sk-bench-0123456789abcdef"})
+    assert (status, json.loads(answer)["type"]) == (200, "message")
+    assert started.output == ""
+    listed = run([*FLASK, "keys", "list", "--json"], nothing)
+    assert json.loads(listed.stdout)["data"][0]["usage"]["requests"] == 1  # written at the end of the worker
+
+
+# --- What is wrong ----------------------------------------------------------------------------------------------------
+
+
+def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr.rstrip("\n")
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+WRONG = [
+    ({"PORT": "http"}, "PORT must be a whole number between 1 and 65535"),
+    ({"ROTATION_STRATEGY": "random"}, "ROTATION_STRATEGY must be one of"),
+    ({"DATABASE_URL": "oracle://db/opus"}, "DATABASE_URL must begin with"),
+    (
+        {"DATABASE_URL": "postgresql://opus:hunter22@127.0.0.1:9/opus", "SECRET_KEY": "x"},
+        "The database at 127.0.0.1:9/opus",
+    ),
+    ({"DATABASE_URL": "postgresql://127.0.0.1:9/opus"}, "ENCRYPTION_KEYS="),
+    ({"DATABASE_URL": "sqlite:////proc/none/opus.db"}, "/proc/none cannot be written"),
+    ({"DATA_DIR": "/proc/none"}, "/proc/none"),
+    ({"WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY above 1 needs REDIS_URL"),
+    ({"WEB_CONCURRENCY": "2", "REDIS_URL": "redis://127.0.0.1"}, "WEB_CONCURRENCY must be 1"),
+    ({"JWT_SECRET": "short"}, "JWT_SECRET must be 32 bytes"),
+    ({"ENCRYPTION_KEYS": "nonsense"}, "ENCRYPTION_KEYS must hold Fernet keys"),
+]
+
+
+@pytest.mark.parametrize("change, sentence", WRONG)
+def test_a_wrong_setting_is_one_sentence(nothing: dict[str, str], change: dict[str, str], sentence: str) -> None:
+    said = one_sentence(run(START, nothing | change))
+    assert sentence in said
+    assert "hunter22" not in said
+
+
+UNREACHABLE = WRONG[3]
+
+
+@pytest.mark.parametrize("change, sentence", [WRONG[0], UNREACHABLE])
+def test_gunicorn_says_it_in_one_sentence_too(nothing: dict[str, str], change: dict[str, str], sentence: str) -> None:
+    assert sentence in one_sentence(run([*GUNICORN, "wsgi:app"], nothing | change))
+
+
+@pytest.mark.parametrize("change, sentence", [WRONG[0], UNREACHABLE])
+def test_commands_say_it_in_one_sentence_too(nothing: dict[str, str], change: dict[str, str], sentence: str) -> None:
+    assert sentence in one_sentence(run([*FLASK, "keys", "list"], nothing | change))
+
+
+def test_a_data_folder_below_a_file_is_one_sentence(nothing: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = one_sentence(run(START, nothing | {"DATA_DIR": str(tmp_path / "file" / "data")}))
+    assert "make DATA_DIR writable" in said or "cannot be written" in said
+
+
+def test_a_taken_port_is_one_sentence(nothing: dict[str, str], taken: int) -> None:
+    expected = f"Port {taken} on 127.0.0.1 cannot be used (Address already in use); set PORT or HOST to another."
+    assert one_sentence(run(START, nothing | {"PORT": str(taken)})) == expected
+    assert one_sentence(run([*GUNICORN, "-b", f"127.0.0.1:{taken}", "wsgi:app"], nothing)) == expected
+
+
+def test_gunicorns_own_option_for_workers_is_refused_as_well(nothing: dict[str, str]) -> None:
+    assert "WEB_CONCURRENCY must be 1" in one_sentence(run([*GUNICORN, "-w", "2", "wsgi:app"], nothing))
+
+
+def test_gunicorn_on_a_database_without_tables_says_what_to_run(nothing: dict[str, str]) -> None:
+    assert one_sentence(run([*GUNICORN, "wsgi:app"], nothing)).endswith("run: flask db upgrade")
+    assert one_sentence(run([*FLASK, "users", "list"], nothing)).endswith("run: flask db upgrade")
+
+
+@pytest.mark.parametrize("command", [START, [*GUNICORN, "wsgi:app"], [*FLASK, "keys", "list"]])
+def test_a_wrong_encryption_key_is_one_sentence(environment: dict[str, str], command: list[str]) -> None:
+    changed = environment | {"PORT": str(free_port()), "SECRET_KEY": "not the one it was made with"}
+    assert "The encryption key does not fit this database" in one_sentence(run(command, changed))
+
+
+# --- Migrations -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def before_the_last_migration(settings: Settings) -> Path:
+    """An SQLite file with data whose revision is older than the newest."""
+    file = Path(settings.data_dir) / "opus.db"
+    with create_app(settings).app_context():
+        db.session.add(ModelRule(pattern="claude-*", target="kept"))
+        db.session.commit()
+        db.engine.dispose()
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    return file
+
+
+def rules(file: Path) -> list[str]:
+    with sqlite3.connect(file) as connection:
+        found = [row[0] for row in connection.execute("SELECT target FROM model_rules")]
+    connection.close()
+    return found
+
+
+def migrate_with(settings: Settings, monkeypatch: pytest.MonkeyPatch, upgrade_by: object) -> None:
+    monkeypatch.setattr(startup, "upgrade", upgrade_by)
+    monkeypatch.setattr(startup, "_revisions", lambda: ("0001", "9999"))
+    with create_app(settings).app_context():
+        startup.migrate(settings)
+        db.engine.dispose()
+
+
+def test_a_file_with_data_is_copied_before_it_is_migrated(
+    settings: Settings, before_the_last_migration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate_with(settings, monkeypatch, lambda: None)
+    backup = before_the_last_migration.with_name("opus.db.before-upgrade-from-0001")
+    assert rules(backup) == ["kept"]
+    assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_failed_migration_leaves_the_database_as_it_was(
+    settings: Settings, before_the_last_migration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off() -> None:
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE model_rules")
+        raise RuntimeError("no space left on device")
+
+    with pytest.raises(ConfigError, match=r"could not be migrated \(no space left on device\); it is as it was before"):
+        migrate_with(settings, monkeypatch, break_off)
+    assert rules(before_the_last_migration) == ["kept"]
+
+
+def test_nothing_is_copied_when_nothing_is_to_be_migrated(settings: Settings) -> None:
+    with create_app(settings).app_context():
+        startup.migrate(settings)
+        db.engine.dispose()
+    assert sorted(path.name for path in settings.data_dir.iterdir() if "before" in path.name) == []
+
+
+# --- Where it is reached ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host, address",
+    [
+        ("0.0.0.0", "http://127.0.0.1:7860"),
+        ("127.0.0.1", "http://127.0.0.1:7860"),
+        ("::", "http://[::1]:7860"),
+        ("fd00::1", "http://[fd00::1]:7860"),
+        ("gateway.lan", "http://gateway.lan:7860"),
+    ],
+)
+def test_the_address_that_is_printed_reaches_the_service(host: str, address: str) -> None:
+    assert startup.address(Settings(host=host)) == address
+
+
+def test_a_first_start_beside_an_existing_default_key_makes_no_other(settings: Settings) -> None:
+    with create_app(settings).app_context():
+        assert any(line.startswith("curl ") for line in startup.first_start(settings))
+        assert startup.first_start(settings) == []
+        db.engine.dispose()
+
+
+def test_two_first_starts_of_which_one_made_the_key(tmp_path: Path, migrated: Path) -> None:
+    shutil.copytree(migrated, tmp_path / "data")
+    settings = config.load(tmp_path, {"DATA_DIR": str(tmp_path / "data")})
+    with create_app(settings).app_context():
+        upgrade()
+        assert startup._first_key(b"pepper")
+        lines = startup.first_start(settings)
+        assert not any(line.startswith("curl ") for line in lines)
+        assert any(line.startswith("password: ") for line in lines)
+        db.engine.dispose()
