@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -38,7 +38,7 @@ class Accounts:
 
     def get(self, account_id: int) -> Account:
         """Raises NotFound."""
-        account = db.session.get(Account, account_id)
+        account = db.session.get(Account, account_id) if account_id < 2**63 else None
         if account is None:
             raise NotFound(f"There is no account with the id {account_id}.")
         return account
@@ -74,6 +74,7 @@ class Accounts:
         account = self.get(account_id)
         if data.get("provider", account.provider) != account.provider:
             raise FieldError("provider", "cannot be changed; add another account instead.")
+        account_fields.provider(account.provider)  # one that only another version knows cannot be edited
         columns = account_fields.checked(account.provider, data, self._settings)
         if columns.get("proxy") is not None and columns["proxy"] == shown_proxy(account.proxy):
             del columns["proxy"]  # as it was shown, without its password: unchanged
@@ -126,14 +127,17 @@ class Accounts:
             log.warning("options of account %d could not be saved (%s)", account_id, type(error).__name__)
 
     def validate(self, account_id: int, deadline: float = validation.DEADLINE) -> dict[str, Any]:
-        """Ask the provider now: ``{"id","is_valid","state","latency_ms","message"}``. Raises NotFound."""
-        asked = validation.question(self.get(account_id))
+        """Ask the provider now: ``{"id","is_valid","state","latency_ms","message"}``. Raises NotFound, FieldError."""
+        account = self.get(account_id)
+        account_fields.provider(account.provider)
+        asked = validation.question(account)
         db.session.rollback()  # the connection goes back while we wait for the provider
         return self._apply(validation.ask(self._transport, asked, deadline))
 
-    def validate_all(self, accounts: Iterable[Account] | None = None) -> dict[str, Any]:
+    def validate_all(self, accounts: Sequence[Account] | None = None) -> dict[str, Any]:
         """Ask about all (or these) accounts, five at once: ``{"total","valid","invalid","results"}``."""
-        questions = [validation.question(account) for account in (self.all() if accounts is None else accounts)]
+        known = (account for account in accounts or self.all() if account.provider in UPSTREAMS)
+        questions = [validation.question(account) for account in known]
         db.session.rollback()
         # Only the waiting is done side by side; the session belongs to this greenlet.
         answers = Pool(AT_ONCE).map(lambda asked: validation.ask(self._transport, asked), questions)

@@ -160,6 +160,8 @@ def as_json(user: User) -> dict[str, Any]:
 
 
 def _find(username: str) -> User | None:
+    if "\x00" in username:  # PostgreSQL refuses to look for it
+        return None
     return db.session.scalar(select(User).where(User.username == username))
 
 

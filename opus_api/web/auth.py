@@ -9,11 +9,12 @@ from opus_api.models import User, UserSession
 from opus_api.services import users
 from opus_api.services.login_throttle import LoginThrottle
 from opus_api.services.values import rfc3339
-from opus_api.web.bodies import json_object, required_text
+from opus_api.web.bodies import SMALL, json_object, never_stored, required_text
 from opus_api.web.client import client_ip
 from opus_api.web.signed_in import caller, issue_token, signed_in, signed_in_with_any_password
 
 bp = Blueprint("auth", __name__, url_prefix="/api/auth")
+bp.after_request(never_stored)
 
 
 class SignedIn(UserMixin):
@@ -76,7 +77,7 @@ def end_page_session() -> None:
 @bp.post("/login")
 def login() -> ResponseReturnValue:
     """A token of the JSON API, good for 24 hours."""
-    body = json_object()
+    body = json_object(SMALL)
     username, password = required_text(body, "username"), required_text(body, "password")
     user = users.authenticate(username, password, caller_ip(), throttle())
     row, token = users.start_session(user, "jwt", caller_ip(), request.user_agent.string)

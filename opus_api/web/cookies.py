@@ -4,10 +4,11 @@ from flask import Blueprint, current_app, jsonify
 from flask.typing import ResponseReturnValue
 
 from opus_api.services.accounts import Accounts, as_json
-from opus_api.web.bodies import json_object
+from opus_api.web.bodies import json_object, never_stored
 from opus_api.web.signed_in import caller, signed_in
 
 bp = Blueprint("cookies", __name__, url_prefix="/api/cookies")
+bp.after_request(never_stored)
 
 
 def accounts() -> Accounts:

@@ -4,9 +4,11 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from opus_api.web import cookies
+from opus_api.web.bodies import never_stored
 from opus_api.web.signed_in import signed_in
 
 bp = Blueprint("management", __name__, url_prefix="/v2")
+bp.after_request(never_stored)
 
 # The same accounts under their other address.
 bp.get("/accounts")(cookies.index)

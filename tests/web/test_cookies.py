@@ -155,6 +155,30 @@ def test_who_is_not_there_is_not_found(api: FlaskClient, method: str, path: str)
     assert problem(response) == (404, "There is no account with the id 7.")
 
 
+def test_a_number_that_is_no_id_is_not_found(api: FlaskClient) -> None:
+    assert api.get(f"/api/cookies/{2**64}").status_code == 404
+    assert api.get("/api/cookies/-1").status_code == 404
+    assert api.get("/api/cookies/one").status_code == 404
+
+
+def test_a_body_is_at_most_five_mebibytes_of_json_without_duplicates(api: FlaskClient) -> None:
+    assert api.post("/api/cookies", data=b'{"name": "' + b"x" * (5 * 2**20) + b'"}').status_code == 413
+    assert problem(api.post("/api/cookies", data=b"{")) == (400, "The body is not valid JSON.")
+    twice = b'{"name": "a", "model_map": {"x": "1", "x": "2"}}'
+    assert problem(api.post("/api/cookies", data=twice)) == (400, "The body names the field 'x' twice.")
+    assert problem(api.post("/api/cookies", data=b"[]")) == (422, "The body must be a JSON object.")
+
+
+def test_an_account_of_a_provider_that_only_another_version_knows_can_be_listed_and_deleted(api: FlaskClient) -> None:
+    db.session.add(Account(provider="of-tomorrow", name="one"))
+    db.session.commit()
+    assert api.get("/api/cookies/1").status_code == 200
+    assert api.put("/api/cookies/1", json={"priority": 1}).status_code == 422
+    assert api.post("/api/cookies/1/validate").status_code == 422
+    assert api.post("/api/cookies/validate/all").json == {"total": 0, "valid": 0, "invalid": 0, "results": []}
+    assert api.delete("/api/cookies/1").status_code == 204
+
+
 def test_a_wrong_method_is_405(api: FlaskClient) -> None:
     assert api.patch("/api/cookies/1").status_code == 405
     assert api.get("/api/cookies/validate/all").status_code == 405
