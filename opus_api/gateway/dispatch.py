@@ -28,8 +28,10 @@ LONGEST_STREAM = 3600.0
 SHORT_WAIT = 5.0  # seconds until the nearest reset that are waited for instead of refused
 MOST_LESSONS = 3
 
-# No work had begun, or the account can not serve this request at all: never the same account again.
-FREE = (Verdict.RATE, Verdict.QUOTA, Verdict.AUTH, Verdict.NO_MODEL, Verdict.UNREACHABLE)
+# The account cools from now on; this request may ask it again once it has healed.
+COOLING = (Verdict.RATE, Verdict.QUOTA)
+# No work had begun: moving on costs nothing. Those that do not cool are not asked again by this request.
+FREE = (*COOLING, Verdict.AUTH, Verdict.NO_MODEL, Verdict.UNREACHABLE)
 
 
 @dataclass(slots=True)
@@ -90,10 +92,9 @@ class Dispatch:
             self.patience.sleep(random.uniform(0.25, 0.75))
             lease = self._pool.lease(self._targets, self._strategy, attempts.barred)
         if lease is None:
-            outlook = self._pool.outlook(self._targets)
+            outlook = self._outlook()
             if not attempts.waited and outlook.wait is not None and outlook.wait <= SHORT_WAIT and not attempts.failed:
                 attempts.waited = True
-                attempts.barred.clear()
                 self.patience.sleep(outlook.wait)
                 return self._next_account()
             raise exhausted(attempts.last, outlook, self.call.model)
@@ -111,13 +112,19 @@ class Dispatch:
         attempts.last = failure
         if failure.verdict in FREE:
             attempts.free += 1
-            attempts.barred.add(target.account.id)
+            if failure.verdict not in COOLING:
+                attempts.barred.add(target.account.id)
         else:
             attempts.spent += 1
             attempts.failed.append(target.account.id)
         late = time.monotonic() - attempts.began > FREE_SECONDS
         if attempts.spent >= self._settings.max_attempts or attempts.free >= FREE_MOVES or (attempts.free and late):
-            raise exhausted(failure, self._pool.outlook(self._targets), self.call.model)
+            raise exhausted(failure, self._outlook(), self.call.model)
+
+    def _outlook(self) -> Outlook:
+        """Of the accounts that this request may still ask."""
+        barred = self.attempts.barred
+        return self._pool.outlook([t for t in self._targets if t.account and t.account.id not in barred])
 
     # ---- one attempt
 
