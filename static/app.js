@@ -29,6 +29,12 @@
     if (event.persisted) all("[aria-busy]").forEach((button) => busy(button, false));
   });
 
+  // A button of a long list leads back to the same place of it.
+  const place = `place ${location.pathname}`;
+  addEventListener("pagehide", () => sessionStorage.setItem(place, JSON.stringify([scrollY, Date.now()])));
+  const [top, when] = JSON.parse(sessionStorage.getItem(place) || "[0, 0]");
+  if (document.querySelector("main > .notice") && Date.now() - when < 20000) scrollTo(0, top);
+
   // Light, dark, or the system's, without loading the page again.
   document.addEventListener("submit", (event) => {
     const form = event.target.closest("[data-theme-switch]");

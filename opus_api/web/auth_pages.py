@@ -33,6 +33,7 @@ def sign_in() -> ResponseReturnValue:
     except (Unauthorized, RateLimited) as error:
         form.ask_password_again()
         return _refused("auth/login.html", form, error)
+    auth.end_page_session()
     auth.start_page_session(user)
     return redirect(url_for(".password") if user.must_change_password else local_path(form.next.data))
 

@@ -12,7 +12,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from opus_api.extensions import db
-from opus_api.models import Account
+from opus_api.models import Account, now
 from opus_api.services import accounts as service
 from opus_api.services import settings
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
@@ -51,17 +51,24 @@ class Row:
     created_at: datetime
 
 
+def _state(account: Account) -> str:
+    """A pause that is over is over, although the row says so only when the account is used again."""
+    over = account.state == "cooling" and account.state_until is not None and account.state_until <= now()
+    return "active" if over else account.state
+
+
 def _row(account: Account) -> Row:
     upstream = UPSTREAMS.get(account.provider)
+    state = _state(account)
     return Row(
         id=account.id,
         provider=account.provider,
         label=upstream.label if upstream else account.provider,
         name=account.name,
         hint=service.hint(account.api_key),
-        state=account.state,
-        reason=account.state_reason,
-        until=account.state_until,
+        state=state,
+        reason=account.state_reason if state == account.state else None,
+        until=account.state_until if state == account.state else None,
         models=[*account.model_map, *(account.models or account.listed_models or [])],
         priority=account.priority,
         usage_count=account.usage_count,
@@ -76,7 +83,7 @@ def _back(account_id: int) -> Response:
     """To the page the button was pressed on."""
     if request.args.get("back") == "edit":
         return redirect(url_for(".edit", account_id=account_id))
-    return redirect(url_for(".index", page=request.args.get("page"), _anchor=f"account-{account_id}"))
+    return redirect(url_for(".index", page=request.args.get("page")))
 
 
 # --- The list -------------------------------------------------------------------------------------------------------
@@ -103,7 +110,7 @@ def index() -> str:
 
 def _summary(found: Sequence[Account]) -> dict[str, Any]:
     """The figures above the list, and the shares of its bar in percent."""
-    counts = Counter(account.state for account in found)
+    counts = Counter(map(_state, found))
     shares, start = [], 0.0
     for state in STATES:
         width = 100 * counts[state] / max(1, len(found))
@@ -229,7 +236,7 @@ def update(account_id: int) -> ResponseReturnValue:
         try:
             account = accounts().update(account_id, form.body())
             flash(f"Saved. {account.name} uses it from the next request on.", "success")
-            return redirect(url_for(".index", _anchor=f"account-{account_id}"))
+            return redirect(url_for(".index"))
         except ApiError as error:
             form.refuse(error)
     return _edit_page(accounts().get(account_id), form)
@@ -256,10 +263,18 @@ def _edit_page(account: Account, form: AccountForm) -> str:
 @bp.post("/cookies/<int:account_id>/validate")
 def validate(account_id: int) -> Response:
     """Asks the provider now whether it takes the credential."""
-    name = accounts().get(account_id).name
+    account = accounts().get(account_id)
+    name, before = account.name, account.last_validated
     found = accounts().validate(account_id)
-    flash(f"{name}: {found['message']}", "success" if found["is_valid"] else "error")
+    flash(f"{name}: {found['message']}", _kind(found["is_valid"], before != accounts().get(account_id).last_validated))
     return _back(account_id)
+
+
+def _kind(is_valid: bool, answered: bool) -> str:
+    """Good, bad, or nothing learned because the provider gave no clear answer."""
+    if not is_valid:
+        return "error"
+    return "success" if answered else "warning"
 
 
 @bp.post("/cookies/validate")

@@ -108,9 +108,8 @@ class PageForm(FlaskForm):
             self.form_errors.append(error.message)
             return
         # A FieldError says "is required." of its field; other messages are sentences of their own.
-        begins_small = isinstance(error, FieldError) and text[:1].islower()
-        sentence = f"{field.label.text} {text}" if begins_small else text[:1].upper() + text[1:]
-        field.errors = [*field.errors, sentence]
+        continues = isinstance(error, FieldError) and text[:1].islower()
+        field.errors = [*field.errors, f"{field.label.text} {text}" if continues else text]
 
     def _named(self, name: str) -> Field | None:
         """The field that ``name``, ``options.name`` or ``name[3]`` speaks of."""

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from opus_api import config
 from opus_api.extensions import db
-from opus_api.models import Account, User, now
+from opus_api.models import Account, User, UserSession, now
 from opus_api.web import console
 from tests.conftest import PASSWORD, Provider
 
@@ -79,6 +79,12 @@ def test_strangers_are_led_to_the_sign_in_and_back(client: FlaskClient, admin: U
     assert answer.location.startswith("/login?next=")
     sign_in(client, next=path)
     assert client.get(answer.location).location == path
+
+
+def test_signing_in_again_ends_the_session_before(person: FlaskClient) -> None:
+    data = {"csrf_token": token(person, "/password"), "username": "admin", "password": PASSWORD}
+    assert person.post("/login", data=data).location == "/cookies"
+    assert db.session.query(UserSession).count() == 1
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html"])
@@ -168,7 +174,7 @@ class TestFramed:
     ],
 )
 def test_plain_http_over_a_network_is_pointed_out(client: FlaskClient, base_url: str, shown: bool) -> None:
-    assert ("plain http" in client.get("/login", base_url=base_url).text) is shown
+    assert ("Plain http" in client.get("/login", base_url=base_url).text) is shown
 
 
 @pytest.mark.parametrize("name", ["validate", "state", "reset", "rule", "delete", "edit"])
@@ -234,6 +240,13 @@ def test_the_list_tells_state_reason_and_healing(person: FlaskClient) -> None:
     for part in ("Cooling", "credit is spent", "in 3 h", "model-a", "••••&nbsp;cdef"):
         assert part in page
     assert KEY not in page
+
+
+def test_a_pause_that_is_over_is_not_shown(person: FlaskClient) -> None:
+    add(state="cooling", state_reason="credit is spent", state_until=now() - timedelta(seconds=1))
+    page = person.get("/cookies").text
+    assert "credit is spent" not in page
+    assert 'class="badge active"' in page
 
 
 def test_names_are_escaped(person: FlaskClient) -> None:
@@ -351,11 +364,18 @@ def test_the_first_account_of_a_kind_without_claude_names_is_offered_a_rule(
 def test_validating_shows_what_the_provider_said(post: Callable[..., str], provider: Provider) -> None:
     account = add(base_url=provider.url)
     provider.status, provider.body = 401, {"error": {"message": "no such key"}}
-    post(f"/cookies/{account.id}/validate")
+    assert 'class="notice error"' in post(f"/cookies/{account.id}/validate")
     db.session.refresh(account)
     assert account.state == "invalid"
     provider.status, provider.body = 200, {"data": [{"id": "model-a"}]}
     assert "1 of 1 accounts are valid." in post("/cookies/validate")
+
+
+def test_a_provider_that_cannot_be_reached_says_nothing_of_the_account(post: Callable[..., str]) -> None:
+    account = add(base_url="http://127.0.0.1:1/v1")
+    assert 'class="notice warning"' in post(f"/cookies/{account.id}/validate")
+    db.session.refresh(account)
+    assert account.state == "active"
 
 
 def test_an_account_is_switched_reset_and_deleted(post: Callable[..., str], person: FlaskClient) -> None:
