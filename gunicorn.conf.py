@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import gc
+import json
 import os
 import resource
 import sys
@@ -39,23 +40,18 @@ loglevel = "debug" if settings.debug_mode else "warning"
 
 
 def on_starting(server: Any) -> None:
-    """In the master, before it listens: refuse with one sentence what could only fail later, again and again."""
-    from opus_api import startup
-
+    """Before the master listens: refuse with one sentence what could only fail later, again and again."""
     inherited = {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ)
-    try:
-        startup.check_workers(server.cfg.workers)
-        for address in () if inherited else server.cfg.address:
-            startup.check_free(address)
-    except ConfigError as error:
-        sys.exit(str(error))
-    _check_in_a_process_of_its_own()
+    addresses = [] if inherited else [address for address in server.cfg.address if isinstance(address, tuple)]
+    _check_in_a_process_of_its_own(server.cfg.workers, addresses)
     _raise_file_limit()
 
 
-def _check_in_a_process_of_its_own() -> None:
-    # The master must open no connection that its workers would inherit.
-    arguments = [sys.executable, "-c", "from opus_api import startup; startup.check_before_workers()"]
+def _check_in_a_process_of_its_own(workers: int, addresses: list[tuple[str, int]]) -> None:
+    # Workers inherit what the master has: it must neither open connections nor load code that a reload should replace,
+    # such as listeners, which would then hear everything twice.
+    check = "import sys; from opus_api import startup; startup.check_before_workers(*sys.argv[1:])"
+    arguments = [sys.executable, "-c", check, str(workers), json.dumps(addresses)]
     child = os.posix_spawn(sys.executable, arguments, os.environ)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         sys.exit(1)
@@ -72,7 +68,7 @@ def _raise_file_limit() -> None:
 
 
 def when_ready(server: Any) -> None:
-    """The master keeps none of our code: after HUP, new workers must find what is on the disk then."""
+    """The master keeps none of our code (config.py, above): after HUP, workers must find what is on the disk then."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "opus_api"]:
         del sys.modules[name]
 

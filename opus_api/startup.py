@@ -10,7 +10,6 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
@@ -34,7 +33,7 @@ def main() -> None:
     try:
         settings = config.load()
         check_workers(settings.web_concurrency)
-        check_free((settings.host, settings.port))
+        check_free(settings.host, settings.port)
         app = create_app(settings)
         with app.app_context():
             migrate(settings)
@@ -63,11 +62,9 @@ def check_workers(workers: int) -> None:
         raise ConfigError("WEB_CONCURRENCY must be 1: several workers need the Redis engine, which does not exist yet.")
 
 
-def check_free(where: Any) -> None:
-    """Raises ConfigError when somebody listens there. ``where`` is (host, port); a socket's path is not checked."""
-    if not isinstance(where, tuple):
-        return
-    host, port = where[0].strip("[]"), where[1]
+def check_free(host: str, port: int) -> None:
+    """Raises ConfigError when somebody listens there."""
+    host = host.strip("[]")
     try:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -78,10 +75,16 @@ def check_free(where: Any) -> None:
         raise ConfigError(f"Port {port} on {host} cannot be used ({reason}); set PORT or HOST to another.") from None
 
 
-def check_before_workers() -> None:
-    """What a worker will need, looked at before there is one; ends the process with one sentence and code 1."""
+def check_before_workers(workers: str, addresses: str) -> None:
+    """What a worker will need, looked at before there is one; ends the process with one sentence and code 1.
+
+    The arguments come from a command line: how many workers there will be, and [host, port] pairs as JSON.
+    """
     try:
         settings = config.load()
+        check_workers(int(workers))
+        for host, port in json.loads(addresses):
+            check_free(host, port)
         database.make_folder(settings)
         crypto.use(crypto.keyring(settings))
         engine = sa.create_engine(settings.database_url, **database.engine_options(settings.database_url))

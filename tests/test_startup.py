@@ -17,8 +17,9 @@ from flask_migrate import upgrade
 from opus_api import config, create_app, startup
 from opus_api.config import ConfigError, Settings
 from opus_api.extensions import db
-from opus_api.models import ModelRule
-from tests.conftest import PASSWORD
+from opus_api.models import ModelRule, User
+from opus_api.services import api_keys
+from tests.conftest import PASSWORD, Provider
 from tests.processes import FLASK, GUNICORN, START, free_port, run, service
 
 SECRET = re.compile(r"password: (\S+)|(sk-opus-\w+)")
@@ -85,6 +86,25 @@ def test_gunicorn_serves_a_migrated_database_that_has_no_user(nothing: dict[str,
     assert started.output == ""
     listed = run([*FLASK, "keys", "list", "--json"], nothing)
     assert json.loads(listed.stdout)["data"][0]["usage"]["requests"] == 1  # written at the end of the worker
+
+
+def test_a_change_is_seen_by_the_very_next_request(
+    tmp_path: Path, environment: dict[str, str], provider: Provider, password_hash: str
+) -> None:
+    with create_app(config.load(tmp_path, environment)).app_context() as context:
+        key = api_keys.create(context.app.extensions["installation"].pepper, {"name": "one"})[1]
+        db.session.add(User(username="admin", password_hash=password_hash))
+        db.session.commit()
+        db.engine.dispose()
+    with service([*GUNICORN, "wsgi:app"], environment | {"PORT": str(free_port())}) as started:
+        token = json.loads(post(f"{started.url}/api/auth/login", {"username": "admin", "password": PASSWORD})[1])[
+            "token"
+        ]
+        for name in "abc":
+            body = {"provider": "openai", "name": name, "base_url": provider.url, "models": [f"model-of-{name}"]}
+            assert post(f"{started.url}/api/cookies", body, Authorization=f"Bearer {token}")[0] == 201
+            models = urllib.request.Request(f"{started.url}/v1/models", headers={"x-api-key": key})
+            assert f"model-of-{name}" in urllib.request.urlopen(models, timeout=10).read().decode()
 
 
 # --- What is wrong ----------------------------------------------------------------------------------------------------

@@ -129,16 +129,18 @@ class Recorder:
         states = [self._states.popleft() for _ in range(len(self._states))]
         accounts, self._accounts = self._accounts, {}
         keys, self._keys = self._keys, {}
+        committed = False
         try:
             with self._engine.begin() as connection:
                 _insert_rows(connection, rows)
                 _add_uses(connection, accounts, keys)
                 _set_states(connection, states)
-        except BaseException:  # also when the greenlet is killed: nothing was committed
-            self._rows.extendleft(reversed(rows))
-            self._states.extendleft(reversed(states))
-            self._put_back(accounts, keys)
-            raise
+            committed = True
+        finally:
+            if not committed:
+                self._rows.extendleft(reversed(rows))
+                self._states.extendleft(reversed(states))
+                self._put_back(accounts, keys)
 
     def _put_back(
         self, accounts: Mapping[int, tuple[int, float]], keys: Mapping[int, tuple[int, int, int, float]]
