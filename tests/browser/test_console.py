@@ -21,9 +21,7 @@ def row(page: Page, name: str) -> Locator:
 def add(page: Page, upstream: Upstream, key: str = GOOD_KEY) -> str:
     """Adds an account by the form; its name."""
     name = f"account-{uuid4().hex[:8]}"
-    page.goto("/cookies")
-    page.get_by_role("link", name="Add account").first.click()
-    page.get_by_role("link", name="OpenAI-compatible").click()
+    page.goto("/cookies/new?provider=openai")
     page.get_by_label("Name").fill(name)
     page.get_by_label("API key").fill(key)
     page.get_by_label("Base URL").fill(upstream.url)
@@ -99,6 +97,10 @@ def test_the_first_account_is_offered_a_rule_for_claude_names(
     open_page: Open, session: str, upstream: Upstream
 ) -> None:
     page = open_page(session)
+    page.goto("/")
+    page.get_by_role("link", name="Add account").first.click()
+    page.get_by_role("link", name="OpenAI-compatible").click()
+    expect(page).to_have_url(re.compile("provider=openai"))
     page.goto("/cookies")
     # The offer is for the first account of its kind only, whichever test came before.
     while page.get_by_label(re.compile("^More for")).count():
