@@ -1,22 +1,85 @@
 """The official SDKs, in front of one gateway that has an account of each kind with the fake upstream."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import anthropic
+import openai
 import pytest
 
-from tests.fakes.upstream import Upstream
-from tests.live import Gateway, gateway
+from tests.fakes.upstream import Answer, Asked, Upstream
+from tests.live import KEY, Gateway, gateway, unique
+
+BASE = {"anthropic": "", "openai": "/v1"}  # what each kind's base URL ends with
+
+
+@dataclass
+class Live:
+    gateway: Gateway
+    upstream: Upstream
+
+    def model(self, kind: str, answer: Answer | None = None, accounts: int = 1, **fields: Any) -> str:
+        """A new model that new accounts of this kind serve, answered by ``answer`` when it is given."""
+        if kind == "practice":
+            return "practice/any"
+        name = unique(f"sdk-{kind}")
+        if answer is not None:
+            self.upstream.answers[name] = answer
+        for _ in range(accounts):
+            self.gateway.account(kind, self.upstream.url + BASE[kind], models=[name], **fields)
+        return name
+
+    def asked(self, model: str) -> list[Asked]:
+        return [asked for asked in self.upstream.asked if asked.method == "POST" and asked.model == model]
 
 
 @pytest.fixture(scope="session")
-def upstream() -> Iterator[Upstream]:
+def live(migrated: Path) -> Iterator[Live]:
     fake = Upstream()
-    yield fake
+    with gateway(migrated) as running:
+        yield Live(running, fake)
     fake.stop()
 
 
 @pytest.fixture(scope="session")
-def live(migrated: Path, upstream: Upstream) -> Iterator[Gateway]:
-    with gateway(migrated) as running:
-        yield running
+def claude(live: Live) -> Iterator[Callable[..., anthropic.Anthropic]]:
+    clients: dict[str, anthropic.Anthropic] = {}  # each takes a tenth of a second to make
+
+    def client(**options: Any) -> anthropic.Anthropic:
+        if repr(options) not in clients:
+            settled = {"api_key": KEY, "max_retries": 0, **options}
+            clients[repr(options)] = anthropic.Anthropic(base_url=live.gateway.url, **settled)
+        return clients[repr(options)]
+
+    yield client
+    for one in clients.values():
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def gpt(live: Live) -> Iterator[Callable[..., openai.OpenAI]]:
+    clients: dict[str, openai.OpenAI] = {}
+
+    def client(**options: Any) -> openai.OpenAI:
+        if repr(options) not in clients:
+            settled = {"api_key": KEY, "max_retries": 0, **options}
+            clients[repr(options)] = openai.OpenAI(base_url=f"{live.gateway.url}/v1", **settled)
+        return clients[repr(options)]
+
+    yield client
+    for one in clients.values():
+        one.close()
+
+
+@pytest.fixture(params=["anthropic", "openai", "practice"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of upstream behind the gateway."""
+    return str(request.param)
+
+
+@pytest.fixture
+def model(live: Live, kind: str) -> str:
+    """A model that an upstream of this kind serves."""
+    return live.model(kind, options={"reasoning": True}) if kind == "openai" else live.model(kind)
