@@ -6,12 +6,14 @@ from types import ModuleType
 from typing import Any
 
 import gevent
-from flask import Flask, Request, Response, render_template, request
+from flask import Flask, Request, Response, request
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
 
 from opus_api.dialects import anthropic, openai
+from opus_api.web.console import error_page
 from opus_api.wire import ids, jsons
 from opus_api.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, Unavailable
 
@@ -42,7 +44,7 @@ def dialect_of(request: Request) -> ModuleType | None:
     return openai
 
 
-def answer(error: ApiError) -> Response:
+def answer(error: ApiError) -> AnyResponse:
     """The error as its caller reads it."""
     dialect = dialect_of(request)
     if dialect is not None:
@@ -50,8 +52,9 @@ def answer(error: ApiError) -> Response:
     if request.path.startswith(JSON_PATHS):
         body: Mapping[str, Any] = {"error": {"type": error.type, "message": error.message}}
         return Response(jsons.dumps(body), error.status, dict(error.headers), content_type="application/json")
-    page = render_template("error.html", status=error.status, message=error.message)
-    return Response(page, error.status, dict(error.headers), content_type="text/html; charset=utf-8")
+    page = error_page(error.status, error.message)
+    page.headers.update(error.headers)
+    return page
 
 
 def dialect_error(dialect: ModuleType, error: ApiError, request_id: str) -> Response:
@@ -90,7 +93,7 @@ class _ThenDiscard:
                 return
 
 
-def _http(error: HTTPException) -> Response:
+def _http(error: HTTPException) -> AnyResponse:
     status = error.code or 500
     known: dict[int, ApiError] = {
         400: InvalidRequest("The request is malformed."),
@@ -105,18 +108,18 @@ def _http(error: HTTPException) -> Response:
     return answer(ApiError(found.status, found.type, found.message, {"allow": allow} if allow else {}))
 
 
-def _database(error: SQLAlchemyError) -> Response:
+def _database(error: SQLAlchemyError) -> AnyResponse:
     log.error("the database failed: %s", type(error).__name__)
     return answer(Unavailable("The database cannot be reached; try again."))
 
 
-def _framing(error: ParseException) -> Response:
+def _framing(error: ParseException) -> AnyResponse:
     return answer(
         ApiError(400, "invalid_request_error", "The request body breaks HTTP framing.", {"connection": "close"})
     )
 
 
-def _bug(error: Exception) -> Response:
+def _bug(error: Exception) -> AnyResponse:
     # The caller learns nothing of our insides; the log has it all.
     log.error("unexpected error in %s %s", request.method, request.path, exc_info=error)
     return answer(ApiError(500, "api_error", "Internal error"))
