@@ -1,13 +1,15 @@
 """Every error once: ApiError and what Flask raises, in the shape of the path that was asked for."""
 
 import logging
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 import gevent
 from flask import Flask, Request, Response, request
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
@@ -29,6 +31,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(SQLAlchemyError, _database)
     app.register_error_handler(ParseException, _framing)
+    app.register_error_handler(NoMoreData, _framing)
     app.register_error_handler(Exception, _bug)
 
 
@@ -62,7 +65,6 @@ def dialect_error(dialect: ModuleType, error: ApiError, request_id: str) -> Resp
     body = dialect.error_body(error, request_id)
     response = Response(body, dialect.status(error), headers, content_type="application/json")
     if error.status in (413, 408):
-        response.headers["connection"] = "close"
         response.response = _ThenDiscard(body, request.environ)
     return response
 
@@ -77,20 +79,24 @@ class _ThenDiscard:
 
     def __init__(self, body: bytes, environ: Mapping[str, Any]):
         self._body = body
-        self._input = environ.get("wsgi.input")
+        self._input: Any = environ.get("wsgi.input")
+        self._socket: Any = environ.get("gunicorn.socket")
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._body
 
     def close(self) -> None:
-        if self._input is None:
+        if self._input is None or self._discarded() or self._socket is None:
             return
-        with gevent.Timeout(DISCARD_SECONDS, False):  # type: ignore[arg-type] # False: end quietly
-            try:
-                while self._input.read(65_536):
-                    pass
-            except (OSError, ParseException):
-                return
+        with suppress(OSError):  # gunicorn would go on reading for as long as the client sends
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _discarded(self) -> bool:
+        with gevent.Timeout(DISCARD_SECONDS, False), suppress(OSError, ParseException):  # type: ignore[arg-type]
+            while self._input.read(65_536):
+                pass
+            return True
+        return False
 
 
 def _http(error: HTTPException) -> AnyResponse:
@@ -113,10 +119,8 @@ def _database(error: SQLAlchemyError) -> AnyResponse:
     return answer(Unavailable("The database cannot be reached; try again."))
 
 
-def _framing(error: ParseException) -> AnyResponse:
-    return answer(
-        ApiError(400, "invalid_request_error", "The request body breaks HTTP framing.", {"connection": "close"})
-    )
+def _framing(error: ParseException | NoMoreData) -> AnyResponse:
+    return answer(InvalidRequest("The request body breaks HTTP framing."))
 
 
 def _bug(error: Exception) -> AnyResponse:

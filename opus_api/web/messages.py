@@ -30,11 +30,13 @@ DEFAULT_PAGE = 20
 
 
 def route(path: str, method: str) -> Callable[[Callable[..., ResponseReturnValue]], Callable[..., ResponseReturnValue]]:
-    """A path under every base URL that people type: with /v1, without, doubled."""
+    """A path under every base URL that people type: with /v1, without, doubled, with a slash at its end."""
 
     def add(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
-        for prefix in ("/v1", "", "/v1/v1"):
-            bp.add_url_rule(prefix + path, view.__name__, view, methods=[method], strict_slashes=False)
+        for prefix in ("/v1", "", "/v1/v1", "/v1/", "/v1//v1"):
+            # Merging slashes means redirecting, which clients do not follow with a POST.
+            options: dict[str, Any] = {"methods": [method], "strict_slashes": False, "merge_slashes": False}
+            bp.add_url_rule(prefix + path, view.__name__, view, **options)
         return view
 
     return add
@@ -79,6 +81,7 @@ def models() -> ResponseReturnValue:
 def model(name: str) -> ResponseReturnValue:
     dialect = dialect_of(request) or openai
     _key(request)
+    name = name.removesuffix("/")
     catalog = _gateway().catalog()
     target = catalog.names().get(name)
     if target is None:
