@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gevent
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from opus_api.config import ConfigError, load
@@ -76,10 +78,19 @@ def when_ready(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     worker.app.callable.extensions["snapshots"].start()
     worker.app.callable.extensions["recorder"].start()
+    gevent.spawn(_drain_when_stopping, worker)
     # What is loaded by now stays: no collection need look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _drain_when_stopping(worker: Any) -> None:
+    """gunicorn would cut streams raw at graceful_timeout; a few seconds before it they end in their protocol."""
+    while worker.alive:
+        gevent.sleep(0.2)
+    limit = worker.cfg.graceful_timeout
+    worker.app.callable.extensions["gateway"].drain(max(limit - 5, limit / 2))
 
 
 def worker_exit(server: Any, worker: Any) -> None:

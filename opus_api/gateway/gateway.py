@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import gevent
+
 from opus_api.config import Settings
 from opus_api.gateway import tokens
 from opus_api.gateway.catalog import Catalog
@@ -17,6 +19,8 @@ from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.transport import Transport
 from opus_api.wire.errors import ApiError
 from opus_api.wire.request import Call
+
+RESTARTING = "the gateway is restarting, retry"
 
 # Remembers options that an upstream's 400 taught, for an account id.
 Learn = Callable[[int, Mapping[str, Any]], None]
@@ -46,6 +50,7 @@ class Gateway:
         self._pool = Pool(recorder, settings.cookie_max_error_count)
         self._catalog: Catalog | None = None
         self._last_model = ""
+        self._live: set[Answer] = set()
 
     def catalog(self) -> Catalog:
         """Of the current snapshot; the pool learns of changes here, too."""
@@ -67,12 +72,23 @@ class Gateway:
         strategy = catalog.snapshot.settings.get("rotation_strategy") or self._settings.rotation_strategy
         dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._settings)
         began = time.time()
-        return Answer(
-            dispatch,
-            request_id,
-            self._settings.ping_interval,
-            lambda answer: self._record(answer, key, began, client_ip),
-        )
+
+        def closed(answer: Answer) -> None:
+            self._live.discard(answer)
+            self._record(answer, key, began, client_ip)
+
+        answer = Answer(dispatch, request_id, self._settings.ping_interval, closed)
+        self._live.add(answer)
+        return answer
+
+    def drain(self, seconds: float) -> None:
+        """Let live answers go on for ``seconds``, then end each in its protocol; returns when none is left."""
+        give_up = time.monotonic() + seconds
+        while self._live:
+            if time.monotonic() >= give_up:
+                for answer in list(self._live):
+                    answer.dispatch.patience.interrupt(ApiError(529, "overloaded_error", RESTARTING))
+            gevent.sleep(0.1)
 
     def refused(self, refusal: Refusal, key: KeyValue | None, client_ip: str) -> None:
         """The row of a request that was let in, but has no answer to close: its body or its model was wrong."""
