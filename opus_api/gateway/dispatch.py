@@ -262,7 +262,7 @@ def exhausted(last: Failure | None, outlook: Outlook, model: str) -> ApiError:
     """Nobody is left (spec.md "Pool exhausted", wire.md 4.6)."""
     if last is not None and last.verdict in (Verdict.TRANSIENT, Verdict.UNREACHABLE, Verdict.OVERLOADED):
         return ApiError(last.status, last.type, last.message, _retry_headers(outlook) if outlook.wait else {})
-    if last is not None and last.verdict is Verdict.NO_MODEL:
+    if outlook.absent or (last is not None and last.verdict is Verdict.NO_MODEL):
         return NotFound(f"model: {model}")
     if outlook.rate_only and not outlook.busy:
         return ApiError(

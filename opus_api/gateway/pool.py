@@ -45,6 +45,7 @@ class Outlook:
     wait: float | None
     rate_only: bool  # everybody who will come back is cooling for rate or quota
     busy: bool = False  # somebody is only at its concurrency cap
+    absent: bool = False  # nobody has the model
 
 
 class Pool:
@@ -82,8 +83,7 @@ class Pool:
             if standing.account_id not in without and self._is_free(standing, target, now):
                 free[standing.account_id] = target
                 priority = target.account.priority if target.account else 0
-                load = standing.uses + standing.in_flight
-                candidates.append(rotation.Candidate(standing.account_id, priority, standing.turn, load))
+                candidates.append(rotation.Candidate(standing.account_id, priority, standing.turn, standing.uses))
         if not candidates:
             return None
         chosen = rotation.pick(strategy, candidates).account_id
@@ -115,17 +115,21 @@ class Pool:
     def outlook(self, targets: Sequence[Target]) -> Outlook:
         now = time.time()
         moments = []
-        rate_only = True
+        rate_only, absent = True, False
         for target in targets:
             if target.account is None:
                 continue
             standing = self._standing(target)
             usable_at = standing.usable_at(target.model, now)
-            if usable_at is not None:
-                moments.append(usable_at)
-                rate_only = rate_only and (standing.is_limited or target.model in standing.models_until)
+            if usable_at is None:
+                continue
+            if standing.lacks(target.model, now):
+                absent = True
+                continue
+            moments.append(usable_at)
+            rate_only = rate_only and (standing.is_limited or target.model in standing.models_until)
         if not moments:
-            return Outlook(None, rate_only=False)
+            return Outlook(None, rate_only=False, absent=absent)
         wait = min(moments) - now
         return Outlook(max(wait, 1.0), rate_only, busy=wait <= 0)
 
@@ -141,11 +145,11 @@ class Pool:
             self._recorder.account_state(standing.change())
 
     def failed(self, target: Target, failure: Failure) -> None:
-        """Apply the retry table. The practice provider and a person's ``disabled`` are never touched."""
+        """Apply the retry table. The practice provider and who may not be used anyway are never touched."""
         if target.account is None:
             return
         standing = self._standing(target)
-        if standing.state == "disabled":
+        if standing.state in ("disabled", "invalid"):
             return
         before = (standing.state, standing.until, standing.error_count)
         self._apply(standing, target, failure)
@@ -156,13 +160,13 @@ class Pool:
         match failure.verdict:
             case Verdict.RATE if failure.model_only:
                 standing.models_until[target.model] = time.time() + (failure.retry_after or RATE_BASE)
-            case Verdict.RATE:
+            case Verdict.RATE if failure.retry_after or not standing.is_cooling:
                 seconds = failure.retry_after or standing.backoff(RATE_BASE, RATE_CAP)
                 standing.cool(seconds, RATE_REASON)
             case Verdict.QUOTA:
                 standing.cool(failure.retry_after or QUOTA_WAIT, QUOTA_REASON)
             case Verdict.NO_MODEL:
-                standing.models_until[target.model] = time.time() + MODEL_ABSENT
+                standing.absent_until[target.model] = time.time() + MODEL_ABSENT
             case Verdict.AUTH:
                 standing.error_count += 1
                 if standing.error_count >= self._max_errors:
@@ -170,7 +174,8 @@ class Pool:
                     standing.reason = f"credential refused {standing.error_count} times: {failure.message}"[:255]
             case Verdict.TRANSIENT | Verdict.UNREACHABLE:
                 standing.error_count += 1
-                if standing.error_count >= self._max_errors and self._has_deputy(target):
+                # What fails together with the one that began a cooldown says nothing new.
+                if standing.error_count >= self._max_errors and not standing.is_cooling and self._has_deputy(target):
                     seconds = jittered(standing.backoff(TRANSIENT_BASE, TRANSIENT_CAP))
                     standing.cool(seconds, f"failed {standing.error_count} times: {failure.message}"[:255])
 

@@ -10,7 +10,7 @@ class Candidate(NamedTuple):
     account_id: int
     priority: int
     turn: int
-    load: int  # uses so far and in flight
+    load: int  # uses so far, those in flight among them
 
 
 Rank = Callable[[Candidate], tuple[int, ...]]

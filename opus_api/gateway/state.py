@@ -29,14 +29,19 @@ class Standing:
     in_flight: int = 0
     turn: int = 0
     times_in_a_row: int = 0  # cooldowns without a success in between
-    models_until: dict[str, float] = field(default_factory=dict)  # model -> not before
+    models_until: dict[str, float] = field(default_factory=dict)  # model at its limit -> not before
+    absent_until: dict[str, float] = field(default_factory=dict)  # model that the upstream does not know -> not before
 
     def adopt(self, account: AccountValue) -> None:
-        """Take over the database's view when it is newer than ours, or as new: then a person changed it meanwhile."""
-        if account.state_version < self.version:
+        """Take over the database's view when it is newer than ours, or as new: then a person changed it meanwhile.
+
+        Only a person disables and enables, so that is taken over also while changes of ours are still to be written.
+        """
+        if account.state_version < self.version and "disabled" not in (account.state, self.state):
             return
-        if account.state == "active" and self.state != "active":
+        if account.state_version > self.version or (account.state == "active" and self.state != "active"):
             self.models_until.clear()
+            self.absent_until.clear()
             self.times_in_a_row = 0
         self.version = account.state_version
         self.state, self.reason, self.until = account.state, account.state_reason, account.state_until
@@ -48,7 +53,14 @@ class Standing:
         if self.state in ("invalid", "disabled"):
             return None
         cooling = (self.until or 0.0) if self.state == "cooling" else 0.0
-        return max(cooling, self.models_until.get(model, 0.0), 0.0)
+        return max(cooling, self.models_until.get(model, 0.0), self.absent_until.get(model, 0.0))
+
+    def lacks(self, model: str, now: float) -> bool:
+        return self.absent_until.get(model, 0.0) > now
+
+    @property
+    def is_cooling(self) -> bool:
+        return self.state == "cooling" and self.until is not None and self.until > time.time()
 
     @property
     def is_limited(self) -> bool:
