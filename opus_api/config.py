@@ -22,6 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PROXY_PRESETS = {"hf": ("10.0.0.0/8", "172.16.0.0/12"), "docker": ("172.16.0.0/12",)}
 
 
+# Their values never stand in a repr.
+SECRET = {
+    "DATABASE_URL", "REDIS_URL", "JWT_SECRET", "SECRET_KEY", "ENCRYPTION_KEYS", "DEFAULT_ADMIN_PASSWORD", "HTTP_PROXY",
+    "HTTPS_PROXY", "STORAGE_URL",
+}  # fmt: skip
+
+
 class ConfigError(Exception):
     """An operator's mistake; the message is one sentence that says what to do."""
 
@@ -103,7 +110,8 @@ def _database_url(name: str, value: str) -> str:
 
 
 def _setting(env: str, default: Any, help: str, parse: Callable[[str, str], Any] = _text, shown: str = "") -> Any:
-    return field(default=default, metadata={"env": env, "help": help, "parse": parse, "shown": shown})
+    metadata = {"env": env, "help": help, "parse": parse, "shown": shown}
+    return field(default=default, metadata=metadata, repr=env not in SECRET)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """All tables on one page."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey
@@ -48,6 +48,7 @@ class Secret(TypeDecorator[str]):
 
 class Table(Base):
     __abstract__ = True
+    __table_args__: ClassVar[Any] = {"sqlite_autoincrement": True}  # an id is never given out again: log rows name it
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(Time, default=now)
 
@@ -82,7 +83,7 @@ class Account(Table):
     """One upstream credential with its state ("cookie" in older documents and in URLs)."""
 
     __tablename__ = "accounts"
-    __table_args__ = (sa.UniqueConstraint("provider", "name"),)
+    __table_args__ = (sa.UniqueConstraint("provider", "name"), Table.__table_args__)
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     updated_at: Mapped[datetime] = mapped_column(Time, default=now, onupdate=now)
     provider: Mapped[str] = mapped_column(sa.String(20))

@@ -148,3 +148,9 @@ def test_every_setting_is_documented() -> None:
     rows: list[Any] = config.documented()
     assert {row[0] for row in rows} == {item.metadata["env"] for item in fields(Settings) if item.metadata}
     assert all(row[1] and row[2].endswith(".") for row in rows)
+
+
+def test_a_repr_shows_no_secret(tmp_path: Path) -> None:
+    secret = "s" * 40
+    environment = dict.fromkeys(("JWT_SECRET", "SECRET_KEY", "DEFAULT_ADMIN_PASSWORD", "HTTPS_PROXY"), secret)
+    assert secret not in repr(config.load(tmp_path, environment))
