@@ -1,21 +1,19 @@
-"""The OpenAI Chat Completions dialect: what the openai SDKs, Cursor and Cherry Studio speak. wire.md 3.1, 3.2."""
+"""The OpenAI Chat Completions dialect: what the openai SDKs, Cursor and Cherry Studio speak. Pure."""
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from opus_api.dialects.openai_answer import PING, Encoder, render
 from opus_api.dialects.openai_request import to_canonical
-from opus_api.wire import ids, jsons
-from opus_api.wire.chat import FINISH_REASON, write_usage
-from opus_api.wire.checks import one_of, optional, required
+from opus_api.wire import jsons
+from opus_api.wire.checks import Path, one_of, optional, refused, required
 from opus_api.wire.errors import ApiError, InvalidRequest
-from opus_api.wire.messages import Event, Message, Usage
 from opus_api.wire.request import Body, Call
+
+__all__ = ["NAME", "PING", "STREAM_TYPE", "Encoder", "error_body", "error_event", "parse", "render", "status"]
 
 NAME = "openai"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
-PING = b": ping\n\n"
-DONE = b"data: [DONE]\n\n"
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MEMBERS: Mapping[str, type] = {
@@ -28,10 +26,11 @@ MEMBERS: Mapping[str, type] = {
     "temperature": float,
     "top_p": float,
     "response_format": dict,
+    "modalities": list,
     "parallel_tool_calls": bool,
 }
 
-# our type -> OpenAI's (type, code); wire.md 4.6
+# our type -> OpenAI's (type, code)
 ERRORS: Mapping[str, tuple[str, str | None]] = {
     "invalid_request_error": ("invalid_request_error", None),
     "authentication_error": ("invalid_request_error", "invalid_api_key"),
@@ -49,7 +48,7 @@ ERRORS: Mapping[str, tuple[str, str | None]] = {
 def parse(body: Body, headers: Mapping[str, str]) -> Call:
     """A checked ``POST /v1/chat/completions`` body. Raises InvalidRequest naming the field."""
     if "messages" not in body and "input" in body:
-        raise InvalidRequest("input: this is a Responses API body; send 'messages' to /chat/completions")
+        raise InvalidRequest("input: this is a Responses API body; /chat/completions takes 'messages'")
     if not required(body, "model", str):
         raise InvalidRequest("model: String should have at least 1 character")
     for name, kind in MEMBERS.items():
@@ -65,141 +64,32 @@ def parse(body: Body, headers: Mapping[str, str]) -> Call:
 
 def _check_messages(messages: list[Any]) -> None:
     if not messages:
-        raise InvalidRequest("messages: at least one message is required")
+        raise refused(("messages",), "at least one message is required")
     for index, message in enumerate(messages):
-        at = f"messages.{index}"
+        at = ("messages", index)
         if not isinstance(message, dict):
-            raise InvalidRequest(f"{at}: Input should be a valid dictionary")
-        one_of(required(message, "role", str, at), ROLES, f"{at}.role")
-        content = message.get("content")
-        if isinstance(content, list):
-            for position, part in enumerate(content):
-                if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-                    raise InvalidRequest(f"{at}.content.{position}.type: Field required")
-        elif not isinstance(content, str) and not (content is None and message["role"] in ("assistant", "function")):
-            raise InvalidRequest(f"{at}.content: Input should be a valid string or list of content parts")
+            raise refused(at, "Input should be a valid dictionary")
+        one_of(required(message, "role", str, at), ROLES, (*at, "role"))
+        _check_content(message, (*at, "content"))
         optional(message, "tool_calls", list, at)
         if message["role"] == "tool":
             required(message, "tool_call_id", str, at)
 
 
-# ---- answers
-
-
-class Encoder:
-    """Lists of events to bytes, one piece per list (wire.md 4.5).
-
-    Knows the running number of tool calls, which is not the block index.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._created = int(time.time())
-        self._usage = Usage()
-        self._stop_reason: str | None = None
-        self._tools = -1
-        self._pending_input: Any = None  # of a tool block whose arguments have not come as deltas
-        self._frame("")
-
-    def _frame(self, message_id: str) -> None:
-        head = {"id": f"chatcmpl-{message_id}", "object": "chat.completion.chunk", "created": self._created}
-        self._head = head | {"model": self._call.model}
-        self._before = b"data: " + jsons.dumps(self._head)[:-1] + b',"choices":[{"index":0,"delta":'
-        self._after = b',"finish_reason":null}]}\n\n'
-
-    def encode(self, events: Iterable[Event]) -> bytes:
-        return b"".join([self._write(event) for event in events])
-
-    def _write(self, event: Event) -> bytes:
-        match event.get("type"):
-            case "content_block_delta":
-                return self._on_delta(event["delta"])
-            case "content_block_start":
-                return self._on_start(event["content_block"])
-            case "content_block_stop":
-                return self._on_stop()
-            case "ping":
-                return PING
-            case "message_start":
-                return self._on_message_start(event["message"])
-            case "message_delta":
-                self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
-                self._usage.update(event.get("usage") or {})
-            case "message_stop":
-                return self._end()
-        return b""
-
-    def _delta(self, delta: Mapping[str, Any]) -> bytes:
-        return self._before + jsons.dumps(delta) + self._after
-
-    def _on_message_start(self, message: Message) -> bytes:
-        self._frame(message.get("id") or ids.message_id())
-        self._usage.update(message.get("usage") or {})
-        return self._delta({"role": "assistant", "content": ""})
-
-    def _on_start(self, block: Mapping[str, Any]) -> bytes:
-        if block["type"] != "tool_use":
-            return self._delta({"content": block["text"]}) if block.get("text") else b""
-        self._tools += 1
-        self._pending_input = block.get("input") or {}
-        function = {"name": block["name"], "arguments": ""}
-        return self._tool_delta({"id": block["id"], "type": "function", "function": function})
-
-    def _on_delta(self, delta: Mapping[str, Any]) -> bytes:
-        match delta.get("type"):
-            case "text_delta":
-                return self._delta({"content": delta["text"]})
-            case "thinking_delta":
-                return self._delta({"reasoning_content": delta["thinking"]})
-            case "input_json_delta" if delta["partial_json"]:
-                self._pending_input = None
-                return self._tool_delta({"function": {"arguments": delta["partial_json"]}})
-        return b""
-
-    def _tool_delta(self, call: Mapping[str, Any]) -> bytes:
-        return self._delta({"tool_calls": [{"index": self._tools, **call}]})
-
-    def _on_stop(self) -> bytes:
-        if self._pending_input is None:
-            return b""
-        arguments = jsons.compact(self._pending_input)
-        self._pending_input = None
-        return self._tool_delta({"function": {"arguments": arguments}})
-
-    def _end(self) -> bytes:
-        reason = FINISH_REASON.get(self._stop_reason or "end_turn", "stop")
-        choice = {"index": 0, "delta": {}, "finish_reason": reason}
-        out = b"data: " + jsons.dumps({**self._head, "choices": [choice]}) + b"\n\n"
-        if self._call.include_usage:
-            usage = {**self._head, "choices": [], "usage": write_usage(self._usage)}
-            out += b"data: " + jsons.dumps(usage) + b"\n\n"
-        return out + DONE
-
-
-def render(call: Call, message: Message) -> bytes:
-    """A whole Anthropic message as a chat completion."""
-    usage = Usage()
-    usage.update(message.get("usage") or {})
-    reason = FINISH_REASON.get(message.get("stop_reason") or "end_turn", "stop")
-    choice = {"index": 0, "message": _message(message), "logprobs": None, "finish_reason": reason}
-    head = {"id": f"chatcmpl-{message['id']}", "object": "chat.completion", "created": int(time.time())}
-    return jsons.dumps(head | {"model": call.model, "choices": [choice], "usage": write_usage(usage)})
-
-
-def _message(message: Message) -> dict[str, Any]:
-    blocks = message["content"]
-    text = "".join(block["text"] for block in blocks if block["type"] == "text")
-    out: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
-    if thinking := "".join(block["thinking"] for block in blocks if block["type"] == "thinking"):
-        out["reasoning_content"] = thinking
-    if calls := [_tool_call(block) for block in blocks if block["type"] == "tool_use"]:
-        out["tool_calls"] = calls
-    return out
-
-
-def _tool_call(block: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": block["name"], "arguments": jsons.compact(block["input"])}
-    return {"id": block["id"], "type": "function", "function": function}
+def _check_content(message: Mapping[str, Any], at: Path) -> None:
+    content = message.get("content")
+    if isinstance(content, str):
+        return
+    if content is None:
+        if message["role"] not in ("assistant", "function"):
+            raise refused(at, "Field required")
+        return
+    if not isinstance(content, list):
+        raise refused(at, "Input should be a valid string or list of content parts")
+    for index, part in enumerate(content):
+        if not isinstance(part, dict):
+            raise refused((*at, index), "Input should be a valid dictionary")
+        required(part, "type", str, (*at, index))
 
 
 # ---- errors

@@ -1,22 +1,22 @@
-"""Anthropic's own API, and servers that speak it. upstreams.md 4.2. Pure."""
+"""Anthropic's own API, and servers that speak it. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opus_api.upstreams import bodies
+from opus_api.upstreams import anthropic_request, bodies
 from opus_api.upstreams.base import Credentials, Failure, Field, Option, Probe, Relayed, Verdict
-from opus_api.upstreams.chat_request import without_unsigned_thinking
-from opus_api.upstreams.failures import broken, error_in, judge, message_of
-from opus_api.upstreams.openai_compatible import read_models
+from opus_api.upstreams.failures import broken, failure_in, judge, message_of
+from opus_api.upstreams.models_list import read_models
 from opus_api.wire import sse
+from opus_api.wire.events import EventError, checked, checked_message
 from opus_api.wire.http import Flow, HttpRequest, HttpResponse
-from opus_api.wire.messages import Event
+from opus_api.wire.messages import Event, unfold
 from opus_api.wire.request import Body, Call
 
 VERSION = "2023-06-01"
-# A 429 without retry-after is the monthly spend cap: asking again soon is useless (upstreams.md 4.2).
+# Anthropic sends no retry-after with the 429 of a monthly spend cap: asking again soon is useless.
 SPEND_CAP_WAIT = 3600.0
 
 # Documented names -> Anthropic's (M9)
@@ -54,8 +54,7 @@ class Anthropic:
     # ---- asking
 
     def request(self, call: Call, model: str, credentials: Credentials, verbatim: bool) -> HttpRequest:
-        body: Body = {**call.canonical(), "model": model}
-        body["messages"] = without_unsigned_thinking(body["messages"])
+        body: Body = anthropic_request.fit(call, {**call.canonical(), "model": model})
         if call.model in EFFORT:
             body["output_config"] = {"effort": EFFORT[call.model], **(body.get("output_config") or {})}
         if not verbatim:
@@ -72,26 +71,29 @@ class Anthropic:
     def events(self, call: Call, body: Iterator[bytes], credentials: Credentials) -> Iterator[list[Event]]:
         first, body = yield from bodies.begin(body)
         reader = EventReader(credentials)
-        if first == b"{":
-            reader.read(
-                b"", (yield from bodies.whole(body)), []
-            )  # an error, else a message where a stream was asked for
-            raise broken("upstream sent no stream")
-        for batch in sse.decode(body):
-            facts: list[Event] = []
-            for name, data in batch:
-                facts.append(reader.event(name, data))
-            yield facts
+        if first == b"{":  # a server that ignores "stream", or an error
+            yield unfold(reader.message((yield from bodies.whole(body))))
+            return
+        for batch in bodies.events(body):
+            events: list[Event] = []
+            try:
+                for _, data in batch:
+                    events.append(reader.event(data))
+            except Failure:
+                yield events  # what came before it in the same read
+                raise
+            yield events
         reader.close()
 
     def verbatim(self, call: Call, body: Iterator[bytes], credentials: Credentials) -> Iterator[Relayed]:
         first, body = yield from bodies.relayed(bodies.begin(body))
         reader = EventReader(credentials)
-        if first == b"{":
-            data = yield from bodies.relayed(bodies.whole(body))
-            yield data, _facts_of_message(reader.event(b"", data))
-        else:
-            yield from bodies.relay(body, reader)
+        if first != b"{":
+            yield from bodies.relay(body, reader, call.stream)
+            return
+        data = yield from bodies.relayed(bodies.whole(body))
+        events = unfold(reader.message(data))
+        yield _encoded(events) if call.stream else data, events
 
     # ---- judging
 
@@ -108,8 +110,12 @@ class Anthropic:
         return read_models(response, self.failure(response, credentials), url)
 
 
+def _encoded(events: list[Event]) -> bytes:
+    return b"".join([sse.encode(event["type"], bodies.written(event)) for event in events])
+
+
 class EventReader:
-    """Reads Anthropic events along: all until the first content, then only what may carry usage, an error or the end."""
+    """Reads Anthropic events along: all until the first content, then only what may hold usage, an error, the end."""
 
     NOTABLE = re.compile(rb'"usage"|"error"|message_stop')
 
@@ -121,37 +127,36 @@ class EventReader:
     def wants(self, data: bytes) -> bool:
         return not self._content or bool(self.NOTABLE.search(data))
 
-    def event(self, name: bytes, data: bytes) -> Event:
-        """Raises Failure for an error, whether it has its event name or not."""
+    def event(self, data: bytes) -> Event:
+        """One checked event. Raises Failure for an error, whether it has its event name or not."""
         event = bodies.parsed(data)
-        if not isinstance(event, dict):
-            raise broken("upstream sent invalid JSON")
-        kind = event.get("type")
-        if kind in ("error", None) and (found := error_in(event)):
-            raise judge(found[2] or 502, found[1], {}, self._credentials)
-        if not isinstance(kind, str):
-            raise broken("upstream sent an event without a type")
-        self._content = self._content or kind.startswith("content_block")
-        self._ended = self._ended or kind == "message_stop"
-        return event
+        try:
+            kind = checked(event)["type"]
+        except EventError as error:
+            raise failure_in(event, self._credentials) or broken(f"upstream sent a {error}") from None
+        if kind == "message_stop":
+            self._ended = True
+        elif kind == "error":
+            raise failure_in(event, self._credentials) or broken("upstream sent an error")
+        elif not self._content and kind.startswith("content_block"):
+            self._content = True
+        return event  # type: ignore[no-any-return] # checked
+
+    def message(self, data: bytes) -> dict[str, Any]:
+        """The whole answer, where no stream came. Raises Failure."""
+        message = bodies.parsed(data)
+        try:
+            return checked_message(message)
+        except EventError as error:
+            raise failure_in(message, self._credentials) or broken(f"upstream sent a {error}") from None
 
     def read(self, name: bytes, data: bytes, facts: list[Event]) -> bool:
-        facts.append(self.event(name, data))
+        facts.append(self.event(data))
         return True
 
     def close(self) -> None:
         if not self._ended:
             raise broken(bodies.EARLY)
-
-
-def _facts_of_message(message: Mapping[str, Any]) -> list[Event]:
-    if message.get("type") != "message":
-        raise broken("upstream sent no message")
-    return [
-        {"type": "content_block_start"},
-        {"type": "message_delta", "delta": {}, "usage": message.get("usage") or {}},
-        {"type": "message_stop"},
-    ]
 
 
 UPSTREAM = Anthropic()

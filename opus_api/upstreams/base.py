@@ -22,7 +22,7 @@ class Credentials:
 
 
 class Verdict(Enum):
-    """What a failure means for the account and for the request (reliability.md 4.2)."""
+    """What a failure means for the account and for the request."""
 
     CLIENT = "client"  # the request is at fault: tell the client, nobody else can serve it either
     RATE = "rate"  # cool the account down, move on free

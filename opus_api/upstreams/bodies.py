@@ -67,6 +67,22 @@ def encoded(body: dict[str, Any]) -> bytes:
         raise InvalidRequest("The request body is nested too deeply.") from None
 
 
+def written(answer: Any) -> bytes:
+    """Part of an upstream's answer as JSON. Raises Failure when it nests too deeply."""
+    try:
+        return jsons.dumps(answer)
+    except jsons.JsonError:
+        raise broken("upstream sent an answer that is nested too deeply") from None
+
+
+def events(body: Iterable[bytes]) -> Iterator[list[sse.SseEvent]]:
+    """One list per read. Raises Failure for an event without end."""
+    try:
+        yield from sse.decode(body)
+    except sse.SseError as error:
+        raise broken(f"upstream sent an {error}") from None
+
+
 # ---- the verbatim edge
 
 
@@ -94,16 +110,22 @@ def relayed(waiting: Generator[list[Event], None, T]) -> Generator[Relayed, None
         yield b"", []
 
 
-def relay(body: Iterable[bytes], reader: Reader) -> Iterator[Relayed]:
-    """Whole events of the body, as they come. Raises Failure, after what preceded it was passed on."""
-    events = sse.WholeEvents()
-    for chunk in body:
-        data = events.feed(chunk) if chunk else b""
-        if data and reader.wants(data):
-            yield from _read_along(data, reader)
-        else:
-            yield data, []
-    if data := events.close():
+def relay(body: Iterable[bytes], reader: Reader, wanted: bool) -> Iterator[Relayed]:
+    """Whole events of the body, as they come. Raises Failure, after what preceded it was passed on; at once when no
+    stream was ``wanted``."""
+    if not wanted:
+        raise broken("upstream sent no JSON")
+    whole_events = sse.WholeEvents()
+    try:
+        for chunk in body:
+            data = whole_events.feed(chunk) if chunk else b""
+            if data and reader.wants(data):
+                yield from _read_along(data, reader)
+            else:
+                yield data, []
+    except sse.SseError as error:
+        raise broken(f"upstream sent an {error}") from None
+    if data := whole_events.close():
         yield from _read_along(data, reader)
     reader.close()
 
@@ -111,6 +133,7 @@ def relay(body: Iterable[bytes], reader: Reader) -> Iterator[Relayed]:
 def _read_along(data: bytes, reader: Reader) -> Iterator[Relayed]:
     kept: list[bytes] = []
     facts: list[Event] = []
+    all_kept = True
     for piece in data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
         event = sse.parse(piece)
         try:
@@ -120,4 +143,6 @@ def _read_along(data: bytes, reader: Reader) -> Iterator[Relayed]:
             raise
         if keep:
             kept.append(piece + b"\n\n")
-    yield b"".join(kept), facts
+        elif event:
+            all_kept = False
+    yield data if all_kept else b"".join(kept), facts  # as it came, down to the line ends, unless something is left out

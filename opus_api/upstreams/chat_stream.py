@@ -1,11 +1,16 @@
-"""OpenAI chat chunks to Anthropic events: the state machine of wire.md 4.3. Pure."""
+"""OpenAI chat chunks to Anthropic events. Pure.
+
+Servers differ in where they put reasoning, usage, ids and indexes; nothing here may raise anything but Failure,
+whatever a server sends.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from opus_api.upstreams.base import Credentials
 from opus_api.upstreams.bodies import EARLY
-from opus_api.upstreams.failures import broken, error_in, judge
+from opus_api.upstreams.failures import broken, failure_in
+from opus_api.upstreams.think_tags import ThinkTags
 from opus_api.wire import jsons
 from opus_api.wire.chat import STOP_REASON, read_usage
 from opus_api.wire.messages import MessageWriter, Usage
@@ -16,137 +21,204 @@ Chunk = Mapping[str, Any]
 class _Tool:
     """One tool call as its pieces arrive."""
 
-    __slots__ = ("args", "checked", "closed", "id", "name", "waiting")
+    __slots__ = ("args", "checked", "closed", "complete", "id", "name", "sent")
 
     def __init__(self) -> None:
         self.id = self.name = ""
-        self.args: list[str] = []  # sent
-        self.waiting: list[str] = []  # not yet sent
+        self.args: list[str] = []
+        self.sent = 0  # how many pieces of args were written
         self.closed = False
-        self.checked = 0  # pieces of args that were seen not to be complete
+        self.checked = 0  # how many pieces ``complete`` speaks of
+        self.complete = False
 
     def is_complete(self) -> bool:
-        """Its arguments are one JSON value. Asked only when a further call begins, and once per new piece."""
-        if self.checked == len(self.args):
-            return False
-        self.checked = len(self.args)
-        try:
-            jsons.loads("".join(self.args))
-        except jsons.JsonError:
-            return False
-        return True
+        """Its arguments are one JSON object. Asked only when a further call begins; each piece is looked at once."""
+        if self.checked != len(self.args):
+            self.checked = len(self.args)
+            self.complete = self.args[-1].rstrip().endswith("}") and _is_object("".join(self.args))
+        return self.complete
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(jsons.loads(text), dict)
+    except jsons.JsonError:
+        return False
 
 
 class ChatDecoder:
     """``chunk`` what arrived, ``finish`` at the end; the events gather in ``writer``."""
 
     def __init__(
-        self, writer: MessageWriter, tool_names: Mapping[str, str], stops: list[str], credentials: Credentials
+        self,
+        writer: MessageWriter,
+        tool_names: Mapping[str, str],
+        stops: list[str],
+        credentials: Credentials,
     ):
         self._writer = writer
         self._tool_names = tool_names
         self._stops = stops
         self._credentials = credentials
+        self._think = ThinkTags() if credentials.options.get("think_tags") else None
         self._tools: list[_Tool] = []  # in order of appearance
         self._by_key: dict[int | str, _Tool] = {}
         self._live: _Tool | None = None  # whose block is open
-        self._finish_reason: str | None = None
+        self._finish_reason = ""
+        self._refused = False
         self._stop_sequence: str | None = None
-        self._usage: Usage | None = None
+        self._usage: Mapping[str, Any] | None = None
         self._letters = 0  # of the answer, for an estimate where the upstream does not count
 
     def chunk(self, data: Any) -> None:
         """One chunk, or a whole completion. Raises Failure."""
         if not isinstance(data, dict):
             raise broken("upstream sent invalid JSON")
-        if "error" in data and (found := error_in(data)):
-            _, message, status = found
-            raise judge(status or 502, message, {}, self._credentials)
-        if usage := data.get("usage"):
-            self._usage = read_usage(usage)
-        for choice in data.get("choices") or ():
-            if not choice.get("index"):  # the first; some vendors leave the index out
-                self._choice(choice)
+        if ("error" in data or "choices" not in data) and (failure := failure_in(data, self._credentials)):
+            raise failure
+        if self._writer.finished:
+            return
+        usage = data.get("usage")
+        if usage and isinstance(usage, dict):  # some send it with every chunk: the last one counts
+            self._usage = usage
+        choices = data.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, dict) and not choice.get("index"):  # the first; some leave the index out
+                    self._choice(choice)
 
     def finish(self) -> None:
         """The end was reached. Raises Failure when no finish_reason had come: the stream was cut."""
         if self._writer.finished:
             return
-        if self._finish_reason is None:
+        if not self._finish_reason:
             raise broken(EARLY)
+        if self._think:
+            self._write(self._think.close())
         self._close_live()
         for tool in self._tools:
             if not tool.closed:
                 self._open(tool)
                 self._close_live()
-        usage = self._usage or Usage(input_tokens=self._writer.input_tokens, output_tokens=self._letters // 4 + 1)
-        reason = "stop_sequence" if self._stop_sequence else STOP_REASON.get(self._finish_reason, "end_turn")
-        self._writer.finish(reason, usage, self._stop_sequence)
+        reason = "content_filter" if self._refused else self._finish_reason
+        reason = "stop_sequence" if self._stop_sequence else STOP_REASON.get(reason, "end_turn")
+        self._writer.finish(reason, self._counted(), self._stop_sequence)
 
     @property
     def saw_usage(self) -> bool:
         return self._usage is not None
 
+    def _counted(self) -> Usage:
+        if self._usage is not None:
+            return read_usage(self._usage)
+        return Usage(input_tokens=self._writer.input_tokens, output_tokens=self._letters // 4 + 1)
+
     def _choice(self, choice: Chunk) -> None:
         delta = choice.get("delta") or choice.get("message")
-        if delta:
+        if isinstance(delta, dict):
             self._delta(delta)
-        if reason := choice.get("finish_reason"):
-            self._finish_reason = reason
-            stop = choice.get("stop_reason")  # vLLM names the sequence that stopped it
-            if reason == "stop" and isinstance(stop, str) and stop in self._stops:
-                self._stop_sequence = stop
+        reason = choice.get("finish_reason")
+        if not reason or not isinstance(reason, str):
+            return
+        if reason == "error":  # OpenRouter, when the server behind it fails
+            raise failure_in(choice, self._credentials) or broken("upstream ended with an error")
+        self._finish_reason = reason
+        stop = choice.get("stop_reason")  # vLLM names the sequence that stopped it
+        if reason == "stop" and isinstance(stop, str) and stop in self._stops:
+            self._stop_sequence = stop
 
     def _delta(self, delta: Chunk) -> None:
-        if reasoning := _reasoning(delta):
-            self._close_live()
-            self._writer.thinking(reasoning)
-            self._letters += len(reasoning)
-        if content := delta.get("content"):
-            self._content(content)
-        if refusal := delta.get("refusal"):
-            self._content(refusal)
-            self._finish_reason = self._finish_reason or "content_filter"
-        for position, call in enumerate(delta.get("tool_calls") or ()):
-            self._tool_call(call, position)
+        get = delta.get
+        if get("reasoning_content") or get("reasoning") or get("reasoning_details"):
+            self._thinking(_reasoning(delta))
+        if content := get("content"):
+            if isinstance(content, str):
+                self._text(content)
+            else:
+                self._parts(content)
+        if (refusal := get("refusal")) and isinstance(refusal, str):
+            self._text(refusal)
+            self._refused = True
+        if calls := get("tool_calls"):
+            self._tool_calls(calls)
+        elif function := get("function_call"):  # the form before tool_calls
+            self._tool_calls([{"index": 0, "function": function}])
 
-    def _content(self, content: Any) -> None:
-        if isinstance(content, str):
-            self._close_live()
-            self._writer.text(content)
-            self._letters += len(content)
+    # ---- text and thinking
+
+    def _text(self, text: str) -> None:
+        self._letters += len(text)
+        if self._think and not self._think.done:
+            self._write(self._think.feed(text))
             return
-        for part in content:  # Mistral's reasoning models send a list of parts
-            if part.get("type") == "thinking":
+        if self._live:
+            self._close_live()
+        self._writer.text(text)
+
+    def _thinking(self, text: str) -> None:
+        if not text:
+            return
+        self._letters += len(text)
+        if self._writer.thinking_wanted:
+            self._close_live()
+            self._writer.thinking(text)
+
+    def _write(self, pieces: list[tuple[bool, str]]) -> None:
+        for is_thinking, text in pieces:
+            if is_thinking:
+                self._writer.thinking(text)
+            else:
                 self._close_live()
-                self._writer.thinking("".join(item.get("text", "") for item in part.get("thinking") or ()))
-            elif isinstance(part.get("text"), str):
-                self._content(part["text"])
+                self._writer.text(text)
+
+    def _parts(self, content: Any) -> None:
+        """Mistral's reasoning models send a list of parts."""
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict):
+                continue
+            if part.get("type") == "thinking":
+                self._thinking(_joined(part.get("thinking")))
+            elif isinstance(part.get("text"), str) and part["text"]:
+                self._text(part["text"])
 
     # ---- tool calls
 
-    def _tool_call(self, call: Chunk, position: int) -> None:
-        function = call.get("function") or {}
-        tool = self._tool(call.get("index"), call.get("id") or "", position)
-        tool.id = tool.id or call.get("id") or ""
-        tool.name = tool.name or function.get("name") or ""
-        arguments = function.get("arguments")
-        text = arguments if isinstance(arguments, str) else jsons.compact(arguments) if arguments else ""
+    def _tool_calls(self, calls: Any) -> None:
+        if self._think:
+            self._write(self._think.close())
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                self._tool_call(call)
+
+    def _tool_call(self, call: Chunk) -> None:
+        function = call.get("function")
+        if not isinstance(function, dict):
+            function = {}
+        id, name = _string(call.get("id")), _string(function.get("name"))
+        tool = self._tool(call.get("index"), id, name)
+        tool.id = tool.id or id
+        tool.name = tool.name or name
+        arguments = _arguments(function.get("arguments"))
         if tool.closed:
-            if text.strip():
+            if arguments.strip():
                 raise broken("upstream sent arguments of a finished tool call")
-        elif tool is self._live:
-            tool.args.append(text)
-            self._writer.tool_json(text)
+            return
+        if arguments:
+            self._letters += len(arguments)
+            tool.args.append(arguments)
+        if tool is self._live:
+            self._send(tool)
         else:
-            tool.waiting.append(text)
             self._open_if_possible(tool)
 
-    def _tool(self, index: Any, id: str, position: int) -> _Tool:
-        """Which call a piece belongs to: by index, else by id, else the last one. A new id under an index is a new call."""
+    def _tool(self, index: Any, id: str, name: str) -> _Tool:
+        """Which call a piece belongs to: by index, else by id, else the last. A new id under an index is a new call."""
         key: int | str = index if isinstance(index, int) else id
         if key == "" and self._tools:
-            return self._tools[-1]
+            last = self._tools[-1]
+            if not (name and last.name and last.is_complete()):
+                return last
+            key = len(self._tools)  # a whole further call with neither index nor id
         tool = self._by_key.get(key)
         if tool is None or (id and tool.id and id != tool.id):
             tool = self._by_key[key] = _Tool()
@@ -166,10 +238,11 @@ class ChatDecoder:
             raise broken("upstream sent a tool call without a name")
         self._writer.tool(tool.id, self._tool_names.get(tool.name, tool.name))
         self._live = tool
-        text = "".join(tool.waiting)
-        tool.waiting = []
-        tool.args.append(text)
-        self._writer.tool_json(text)
+        self._send(tool)
+
+    def _send(self, tool: _Tool) -> None:
+        self._writer.tool_json("".join(tool.args[tool.sent :]))
+        tool.sent = len(tool.args)
 
     def _close_live(self) -> None:
         if self._live:
@@ -178,12 +251,32 @@ class ChatDecoder:
             self._writer.close_block()
 
 
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _arguments(value: Any) -> str:
+    """Text; some servers send the object itself."""
+    if isinstance(value, str):
+        return value
+    try:
+        return jsons.compact(value) if value else ""
+    except jsons.JsonError:
+        raise broken("upstream returned invalid tool arguments") from None
+
+
 def _reasoning(delta: Chunk) -> str:
-    """The three places vendors put it (wire.md 3.3); never the same text twice."""
+    """From one of three places, by vendor: DeepSeek and Qwen; Groq and Cerebras; OpenRouter. Never the same twice."""
     for name in ("reasoning_content", "reasoning"):
         if isinstance(delta.get(name), str) and delta[name]:
             return str(delta[name])
-    details = delta.get("reasoning_details")
-    if isinstance(details, list):
-        return "".join(item["text"] for item in details if isinstance(item, dict) and isinstance(item.get("text"), str))
-    return ""
+    return _joined(delta.get("reasoning_details"))
+
+
+def _joined(items: Any) -> str:
+    """The texts of a list of parts."""
+    if isinstance(items, str):
+        return items
+    if not isinstance(items, list):
+        return ""
+    return "".join(item["text"] for item in items if isinstance(item, dict) and isinstance(item.get("text"), str))

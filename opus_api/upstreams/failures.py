@@ -11,7 +11,7 @@ from opus_api.upstreams.base import Credentials, Failure, Verdict
 from opus_api.wire import jsons
 from opus_api.wire.http import HttpResponse
 
-# status -> (verdict, the status and type that a client sees when nobody else can serve it); reliability.md 4.2, wire.md 4.6
+# status -> (verdict, the status and type that a client sees when nobody else can serve it)
 BY_STATUS: Mapping[int, tuple[Verdict, int, str]] = {
     400: (Verdict.CLIENT, 400, "invalid_request_error"),
     401: (Verdict.AUTH, 529, "overloaded_error"),
@@ -47,28 +47,30 @@ STATUS_OF_TYPE: Mapping[str, int] = {
 SPENT = re.compile(
     r"insufficient[_ ]quota|insufficient[_ ]balance|credit balance|out of credits|exceeded your current quota", re.I
 )
+# Anthropic says so with 400. Only at the start: a 400 may quote what the client sent.
+SPENT_400 = re.compile(r"(your )?credit balance is too low", re.I)
 OVERLONG = re.compile(
-    r"maximum context length is (\d+) tokens.*?(?:requested|resulted in|has) (?:about )?(\d+) tokens", re.I | re.S
+    r"maximum context length is (\d{1,12}) tokens"
+    r".{0,300}?(?:requested|resulted in|has|contains?) (?:about |at least )?(\d{1,12}) (?:input )?tokens",
+    re.I | re.S,
 )
 LONGEST_MESSAGE = 2000
+# Verdicts that heal with time, which the upstream may tell.
+TIMED = (Verdict.RATE, Verdict.QUOTA, Verdict.OVERLOADED, Verdict.TRANSIENT)
 
 
 def judge(
     status: int, message: str, headers: Mapping[str, str], credentials: Credentials, now: float | None = None
 ) -> Failure:
     """The Failure of one refusal; ``message`` is the upstream's, cleaned here of what clients must not see."""
+    if (status == 429 and SPENT.search(message)) or (status == 400 and SPENT_400.match(message)):
+        status = 402
     verdict, seen, type_ = BY_STATUS.get(status) or _by_range(status)
-    if verdict is Verdict.RATE and SPENT.search(message):
-        verdict = Verdict.QUOTA
-    request_id = headers.get("request-id") or headers.get("x-request-id") or ""
     text = scrub(message, credentials)
     if verdict is Verdict.CLIENT:
         text = overlong(text)
-    retry_after = (
-        cooldown(headers, now)
-        if verdict in (Verdict.RATE, Verdict.QUOTA, Verdict.OVERLOADED, Verdict.TRANSIENT)
-        else None
-    )
+    request_id = headers.get("request-id") or headers.get("x-request-id") or ""
+    retry_after = cooldown(headers, now) if verdict in TIMED else None
     return Failure(verdict, seen, type_, text, retry_after, upstream_request_id=request_id[:100])
 
 
@@ -83,25 +85,40 @@ def broken(message: str, status: int = 502, type_: str = "api_error") -> Failure
     return Failure(Verdict.TRANSIENT, status, type_, message)
 
 
-def error_in(body: Any) -> tuple[str, str, int | None] | None:
-    """(type, message, status) of an error inside JSON, however it is wrapped (wire.md 3.3, upstreams.md 4.1); None if none."""
+def failure_in(body: Any, credentials: Credentials) -> Failure | None:
+    """The failure that came with 200, as a JSON answer or inside a stream; None when ``body`` tells of none."""
+    found = error_in(body)
+    return judge(found[1] or 502, found[0], {}, credentials) if found else None
+
+
+def error_in(body: Any) -> tuple[str, int | None] | None:
+    """(message, status) of an error in JSON, None when there is none.
+
+    Shapes seen: ``{"error": {…}}`` (OpenAI, Anthropic, Groq with status_code, OpenRouter with a numeric code),
+    ``{"error": "text"}`` (Ollama), ``{"object": "error", "message": …}`` (vLLM).
+    """
     if not isinstance(body, dict):
         return None
-    error = body.get("error") or (body if body.get("object") == "error" or body.get("type") == "error" else None)
+    is_error = body.get("object") == "error" or body.get("type") == "error"
+    error = body.get("error") or (body if is_error else None)
     if isinstance(error, str):
-        return "", error, None
+        return error, None
     if not isinstance(error, dict):
-        return None
+        return ("unknown error", None) if error is not None else None
     message = error.get("message") or body.get("message") or error.get("type") or "unknown error"
-    kind = next((word for word in (error.get("type"), error.get("code")) if word in STATUS_OF_TYPE), "")
-    status = next(
-        (n for n in (error.get("status_code"), error.get("code"), error.get("status")) if _is_status(n)), None
-    )
-    return str(kind), str(message), int(status) if status is not None else STATUS_OF_TYPE.get(str(kind))
+    return str(message), _status_in(error)
+
+
+def _status_in(error: Mapping[str, Any]) -> int | None:
+    for name in ("status_code", "code", "status"):
+        if _is_status(error.get(name)):
+            return int(error[name])
+    words = (word for word in (error.get("type"), error.get("code")) if isinstance(word, str))
+    return next((STATUS_OF_TYPE[word] for word in words if word in STATUS_OF_TYPE), None)
 
 
 def _is_status(value: Any) -> bool:
-    return (isinstance(value, int) and 400 <= value < 600) or (
+    return (isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600) or (
         isinstance(value, str) and bool(re.fullmatch(r"[45]\d\d", value))
     )
 
@@ -115,12 +132,22 @@ def message_of(response: HttpResponse) -> str:
         return f"upstream answered {response.status}" if not text or text.startswith("<") else text[:LONGEST_MESSAGE]
     found = error_in(body)
     if found:
-        return found[1]
+        return found[0]
     if isinstance(body, dict):
         for name in ("detail", "message"):
             if isinstance(body.get(name), str):
                 return str(body[name])
     return f"upstream answered {response.status}"
+
+
+def parameter_of(response: HttpResponse) -> str:
+    """The parameter that OpenAI's error names beside its message, "" when none."""
+    try:
+        body = jsons.loads(response.body)
+    except jsons.JsonError:
+        return ""
+    error = body.get("error") if isinstance(body, dict) else None
+    return str(error.get("param") or "") if isinstance(error, dict) else ""
 
 
 def scrub(message: str, credentials: Credentials) -> str:
@@ -137,13 +164,13 @@ def scrub(message: str, credentials: Credentials) -> str:
 
 
 def overlong(message: str) -> str:
-    """Context overflow in Anthropic's words, so that Claude Code compacts (wire.md 4.6)."""
+    """Context overflow in Anthropic's words, so that Claude Code compacts the conversation."""
     found = OVERLONG.search(message)
     return f"prompt is too long: {found[2]} tokens > {found[1]} maximum" if found else message
 
 
 def cooldown(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds until the upstream wants to be asked again, from 1 s to 24 h; None when it does not say (upstreams.md 4.3)."""
+    """Seconds until the upstream wants to be asked again, from 1 s to 24 h; None when it does not say."""
     now = time.time() if now is None else now
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None and milliseconds >= 0:
@@ -178,7 +205,7 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def _moment(text: str, now: float) -> float | None:
-    """Seconds from now: a number (by size: seconds, epoch, epoch in ms), a duration (6m0s, 120ms), a date. None: unreadable."""
+    """Seconds from now of a number (by size: seconds, epoch, epoch in ms), a duration (6m0s, 120ms) or a date."""
     number = _number(text)
     if number is not None:
         return number / 1000 - now if number > 1e12 else number - now if number > 1e9 else number
@@ -189,12 +216,9 @@ def _moment(text: str, now: float) -> float | None:
 
 
 def _date(text: str, now: float) -> float | None:
-
-    try:
-        return datetime.datetime.fromisoformat(text.strip()).timestamp() - now
-    except ValueError:
-        pass
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp() - now
-    except (ValueError, TypeError):
-        return None
+    for read in (datetime.datetime.fromisoformat, email.utils.parsedate_to_datetime):
+        try:
+            return read(text.strip()).timestamp() - now
+        except (ValueError, TypeError, OverflowError, OSError):
+            continue
+    return None

@@ -1,4 +1,4 @@
-"""Morph: OpenAI Chat Completions with habits of its own. upstreams.md 4.1. Pure."""
+"""Morph: OpenAI Chat Completions with habits of its own. Pure."""
 
 from dataclasses import replace
 

@@ -12,15 +12,17 @@ from typing import Any
 from opus_api.upstreams.anthropic import Anthropic
 from opus_api.upstreams.base import Credentials, Field, Option, Probe
 from opus_api.upstreams.bodies import encoded
-from opus_api.wire import jsons
+from opus_api.wire import jsons, sse
 from opus_api.wire.http import Flow, HttpRequest
 from opus_api.wire.messages import Event, MessageWriter, Usage
 from opus_api.wire.request import Body, Call
+from opus_api.wire.turns import blocks_of
 
 SCHEME = "practice:"
 PAUSE = 0.02  # seconds between two words
 SLOW_PAUSE = 1.0
 NEVER = 86_400.0
+DEEPEST_SAMPLE = 20  # levels of objects in a made-up tool input
 
 Step = bytes | float  # what comes, or seconds of silence
 
@@ -79,15 +81,16 @@ def reply(request: HttpRequest) -> Reply:
 
 def _script(body: Body, fault: str) -> Iterator[Step]:
     writer = MessageWriter(body["model"], body["input_estimate"], _thinks(body))
-    words = 0
-    for event_source in _plan(body, writer):
-        words += event_source
+    tokens = words = 0
+    for step in _plan(body, writer):
+        tokens += step
+        words += writer.open == "text"
         yield from map(_bytes, writer.take())
         yield SLOW_PAUSE if fault == "slow" else PAUSE
         if fault in _AFTER_SOME_TEXT and words >= 5:
             yield from _AFTER_SOME_TEXT[fault]
             return
-    writer.finish("end_turn", Usage(input_tokens=body["input_estimate"], output_tokens=max(words, 1)))
+    writer.finish("end_turn", Usage(input_tokens=body["input_estimate"], output_tokens=max(tokens, 1)))
     yield b"".join(map(_bytes, writer.take()))
 
 
@@ -99,7 +102,7 @@ _AFTER_SOME_TEXT: Mapping[str, tuple[Step, ...]] = {
 
 
 def _bytes(event: Event) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), jsons.dumps(event))
+    return sse.encode(event["type"], jsons.dumps(event))
 
 
 def _plan(body: Body, writer: MessageWriter) -> Iterator[int]:
@@ -114,7 +117,8 @@ def _plan(body: Body, writer: MessageWriter) -> Iterator[int]:
         yield 1
     if tool:
         writer.tool("", tool["name"])
-        writer.tool_json(jsons.compact(_sample(tool.get("input_schema") or {}, _prompt(body))))
+        quoted = re.findall(r'"([^"]+)"', _prompt(body))
+        writer.tool_json(jsons.compact(_sample(tool["input_schema"], quoted)))
         yield 10
 
 
@@ -139,26 +143,24 @@ def _thinks(body: Body) -> bool:
     return (body.get("thinking") or {}).get("type") in ("enabled", "adaptive")
 
 
-def _blocks(message: Mapping[str, Any]) -> list[Body]:
-    content = message.get("content")
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+def _last_blocks(body: Body) -> list[Body]:
+    """Of the last user message."""
+    last: Body = next((m for m in reversed(body["messages"]) if m["role"] == "user"), {})
+    return blocks_of(last.get("content"))
 
 
 def _prompt(body: Body) -> str:
-    """The text of the last user message."""
-    last: Body = next((m for m in reversed(body.get("messages") or []) if m["role"] == "user"), {})
-    return "\n".join(block["text"] for block in _blocks(last) if block["type"] == "text")
+    return "\n".join(block["text"] for block in _last_blocks(body) if block["type"] == "text")
 
 
 def _results(body: Body) -> list[str]:
     """The texts of the tool results that the last user message brings."""
-    last: Body = next((m for m in reversed(body["messages"]) if m["role"] == "user"), {})
-    results = [block for block in _blocks(last) if block["type"] == "tool_result"]
-    return ["".join(item.get("text", "") for item in _blocks(block)) for block in results]
+    results = [blocks_of(block.get("content")) for block in _last_blocks(body) if block["type"] == "tool_result"]
+    return ["".join(item["text"] for item in items if item["type"] == "text") for items in results]
 
 
 def _wanted_tool(body: Body) -> Body | None:
-    """The tool that the prompt asks for: named in it, forced by tool_choice, or the first when the prompt says "tool"."""
+    """The tool that the prompt asks for: named in it, forced by tool_choice, or the first when it says "tool"."""
     tools = [tool for tool in body.get("tools") or [] if tool.get("type") in (None, "custom")]
     choice = body.get("tool_choice") or {"type": "auto"}
     if not tools or choice["type"] == "none" or (_results(body) and choice["type"] == "auto"):
@@ -170,18 +172,20 @@ def _wanted_tool(body: Body) -> Body | None:
     return named or (tools[0] if choice["type"] == "any" or ASKS_FOR_TOOL.search(prompt) else None)
 
 
-def _sample(schema: Body, prompt: str) -> Any:
-    """An input that fits the schema: quoted text of the prompt, else a plain value."""
-    properties = schema.get("properties") or {}
-    names = [name for name in schema.get("required") or properties if name in properties]
-    quoted = re.findall(r'"([^"]+)"', prompt)
-    return {name: _value(properties[name], quoted) for name in names}
+def _sample(schema: Body, quoted: list[str], depth: int = 0) -> Any:
+    """An input that fits the schema, as far as it is plain: quoted text of the prompt, else a value of the type."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or depth > DEEPEST_SAMPLE:
+        return {}
+    required = schema.get("required")
+    names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else list(properties)
+    return {name: _value(properties[name], quoted, depth) for name in names if name in properties}
 
 
-def _value(schema: Any, quoted: list[str]) -> Any:
+def _value(schema: Any, quoted: list[str], depth: int) -> Any:
     if not isinstance(schema, dict):
         return "practice"
-    if schema.get("enum"):
+    if isinstance(schema.get("enum"), list) and schema["enum"]:
         return schema["enum"][0]
     match schema.get("type"):
         case "integer" | "number":
@@ -191,7 +195,7 @@ def _value(schema: Any, quoted: list[str]) -> Any:
         case "array":
             return []
         case "object":
-            return _sample(schema, "")
+            return _sample(schema, quoted, depth + 1)
         case _:
             return quoted.pop(0) if quoted else "practice"
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from opus_api.wire.messages import Usage
+from opus_api.wire.messages import Usage, counter
 
-# finish_reason -> stop_reason (wire.md 4.2), and back (4.5)
+# finish_reason -> stop_reason, and back
 STOP_REASON = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -24,9 +24,14 @@ FINISH_REASON = {
 }
 
 
-def _count(*values: Any) -> int:
-    """The first that is a number."""
-    return next((int(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)), 0)
+def finish_reason(stop_reason: Any) -> str:
+    """OpenAI's word for why an answer ended; ``stop`` for what it has no word for."""
+    return FINISH_REASON.get(stop_reason, "stop") if isinstance(stop_reason, str) else "stop"
+
+
+def _first(*values: Any) -> int:
+    """The first of them that is a counter, else 0."""
+    return next((count for value in values if (count := counter(value)) is not None), 0)
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -35,26 +40,27 @@ def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """OpenAI counters as Anthropic counts them. Cache counters stand in three places, by vendor (wire.md 3.3)."""
-    prompt = _count(usage.get("prompt_tokens"))
-    prompt_details = _details(usage, "prompt_tokens_details")
-    cached = _count(
-        prompt_details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens")
-    )
-    written = _count(prompt_details.get("cache_write_tokens"))
-    completion = _count(usage.get("completion_tokens"))
-    reasoning = _details(usage, "completion_tokens_details").get("reasoning_tokens")
+    """OpenAI's counters as Anthropic counts them. Never raises: a counter that is none counts as absent.
+
+    Cached tokens stand in ``prompt_tokens_details`` (OpenAI), ``prompt_cache_hit_tokens`` (DeepSeek) or
+    ``cached_tokens`` (Hugging Face, Together).
+    """
+    prompt = _first(usage.get("prompt_tokens"))
+    details = _details(usage, "prompt_tokens_details")
+    cached = _first(details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens"))
+    written = _first(details.get("cache_write_tokens"))
     return Usage(
         input_tokens=max(0, prompt - cached - written),
         cache_creation_input_tokens=written,
         cache_read_input_tokens=cached,
-        # Some vendors count reasoning in the total only.
-        output_tokens=max(completion, _count(usage.get("total_tokens")) - prompt),
-        thinking_tokens=_count(reasoning) if reasoning else None,
+        # xAI and Gemini count reasoning in the total only.
+        output_tokens=max(_first(usage.get("completion_tokens")), _first(usage.get("total_tokens")) - prompt),
+        thinking_tokens=_first(_details(usage, "completion_tokens_details").get("reasoning_tokens")) or None,
     )
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
+    """Anthropic's counters as OpenAI counts them: cached tokens are part of the prompt's."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.output_tokens,

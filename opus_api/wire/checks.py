@@ -1,4 +1,4 @@
-"""Checks of a client's JSON that name the field, in the words of Anthropic's API (wire.md 1.4)."""
+"""Checks of a client's JSON that name the field: a dotted path and the words of the Messages API's own validation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,35 +26,39 @@ def is_a(value: Any, kind: type) -> bool:
     return isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
 
 
-def path(*parts: str | int) -> str:
-    return ".".join(str(part) for part in parts if part != "")
+# Where something stands in a body, step by step. Joined only when an error has to name it.
+Path = tuple[str | int, ...]
 
 
-def required(body: Mapping[str, Any], name: str, kind: type, at: str = "") -> Any:
-    """Raises InvalidRequest."""
-    if name not in body:
-        raise InvalidRequest(f"{path(at, name)}: Field required")
-    return _checked(body[name], kind, path(at, name))
+def refused(at: Path, text: str) -> InvalidRequest:
+    """The error that names a field: ``messages.0.content: …``."""
+    return InvalidRequest(f"{'.'.join(map(str, at))}: {text}")
 
 
-def optional(body: Mapping[str, Any], name: str, kind: type, at: str = "") -> Any:
-    """None when absent or null. Raises InvalidRequest."""
+def required(body: Mapping[str, Any], name: str, kind: type, at: Path = ()) -> Any:
+    """The member. Raises InvalidRequest."""
     value = body.get(name)
-    return None if value is None else _checked(value, kind, path(at, name))
+    if value.__class__ is kind or is_a(value, kind):
+        return value
+    if name not in body:
+        raise refused((*at, name), "Field required")
+    raise refused((*at, name), f"Input should be {WORDS[kind]}")
 
 
-def _checked(value: Any, kind: type, where: str) -> Any:
-    if not is_a(value, kind):
-        raise InvalidRequest(f"{where}: Input should be {WORDS[kind]}")
-    return value
+def optional(body: Mapping[str, Any], name: str, kind: type, at: Path = ()) -> Any:
+    """The member, None when absent or null. Raises InvalidRequest."""
+    value = body.get(name)
+    if value is None or value.__class__ is kind or is_a(value, kind):
+        return value
+    raise refused((*at, name), f"Input should be {WORDS[kind]}")
 
 
-def one_of(value: Any, allowed: tuple[str, ...], where: str) -> str:
+def one_of(value: Any, allowed: tuple[str, ...], at: Path) -> str:
     """Raises InvalidRequest."""
     if not isinstance(value, str) or value not in allowed:
         words = [f"'{word}'" for word in allowed]
         text = f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
-        raise InvalidRequest(f"{where}: Input should be {text}")
+        raise refused(at, f"Input should be {text}")
     return value
 
 

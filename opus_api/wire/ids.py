@@ -5,9 +5,17 @@ import string
 
 BASE62 = string.digits + string.ascii_letters
 
+# Each letter stands for four byte values; the eight values left over are thrown away, so that all are equally likely.
+_LETTERS = (BASE62 * 5)[:256].encode()
+_LEFT_OVER = bytes(range(248, 256))
+
 
 def random_base62(length: int) -> str:
-    return "".join(secrets.choice(BASE62) for _ in range(length))
+    """``length`` letters and digits from the system's source of randomness."""
+    text = ""
+    while len(text) < length:
+        text += secrets.token_bytes(length + 8).translate(_LETTERS, _LEFT_OVER).decode()
+    return text[:length]
 
 
 def message_id() -> str:

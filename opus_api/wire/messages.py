@@ -1,6 +1,6 @@
 """The canonical form: Anthropic Messages as plain dicts, its event stream, its one writer and its fold.
 
-Shapes are those of the Messages API (wire.md 1.8, 1.9); keys we do not know pass through untouched.
+Shapes are those of the Messages API; keys we do not know pass through untouched.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opus_api.wire import ids, jsons
+from opus_api.wire.events import EventError, checked
 
 Event = dict[str, Any]
 Message = dict[str, Any]
@@ -19,8 +20,18 @@ UNSIGNED = "opus:unsigned"
 COUNTERS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
+LARGEST_COUNT = 2**53  # no token counter is larger; what a number is without loss in every JSON reader
+
+
 def ping() -> Event:
     return {"type": "ping"}
+
+
+def counter(value: Any) -> int | None:
+    """A token counter as an upstream sent it, None when it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < LARGEST_COUNT:
+        return None
+    return int(value)
 
 
 @dataclass(slots=True)
@@ -40,14 +51,13 @@ class Usage:
         return counters
 
     def update(self, usage: Mapping[str, Any]) -> None:
-        """Take over what ``usage`` says; counters are cumulative and an absent one keeps its value."""
+        """Take over what ``usage`` says; counters are cumulative and an absent one keeps its value. Never raises."""
         for name in COUNTERS:
-            value = usage.get(name)
-            if isinstance(value, int):
+            if (value := counter(usage.get(name))) is not None:
                 setattr(self, name, value)
         details = usage.get("output_tokens_details")
-        if isinstance(details, dict) and isinstance(details.get("thinking_tokens"), int):
-            self.thinking_tokens = details["thinking_tokens"]
+        if isinstance(details, dict) and (value := counter(details.get("thinking_tokens"))) is not None:
+            self.thinking_tokens = value
 
     @property
     def prompt_tokens(self) -> int:
@@ -108,14 +118,16 @@ class MessageWriter:
         self.open = ""
 
     def finish(self, stop_reason: str, usage: Usage, stop_sequence: str | None = None) -> None:
-        """``stop_reason`` is Anthropic's word, as far as the upstream told; tools called make it tool_use."""
+        """``stop_reason`` is Anthropic's word, as far as the upstream told; tools called make it tool_use (many
+        compatible servers say "stop" then), and only they do."""
         self._begin()
         self.close_block()
         if self.tools and stop_reason != "max_tokens":
             stop_reason = "tool_use"
         elif not self.tools and stop_reason == "tool_use":
             stop_reason = "end_turn"
-        delta: dict[str, Any] = {"stop_reason": stop_reason, "stop_sequence": stop_sequence}
+        delta: dict[str, Any] = {"stop_reason": stop_reason}
+        delta["stop_sequence"] = stop_sequence if stop_reason == "stop_sequence" else None
         if stop_reason == "refusal":
             delta["stop_details"] = {"type": "refusal", "category": None, "explanation": None}
         self.out.append({"type": "message_delta", "delta": delta, "usage": usage.as_dict()})
@@ -169,9 +181,13 @@ class Folder:
 
     def feed(self, event: Event) -> None:
         """Raises FoldError."""
-        match event.get("type"):
+        try:
+            checked(event)
+        except EventError as error:
+            raise FoldError(str(error)) from None
+        match event["type"]:
             case "message_start":
-                self._message = {**event["message"], "content": list(event["message"].get("content") or [])}
+                self._message = {**event["message"], "content": []}
             case "content_block_start":
                 self._content().append(dict(event["content_block"]))
             case "content_block_delta":
@@ -186,7 +202,7 @@ class Folder:
     def message(self) -> Message:
         """Raises FoldError when the stream has not ended."""
         if self._message is None or not self._complete:
-            raise FoldError("stream ended early")
+            raise FoldError("upstream stream ended early")
         for index in {index for index, _ in self._pieces}:
             self._close(index)
         return self._message
@@ -197,35 +213,78 @@ class Folder:
         content: list[Block] = self._message["content"]
         return content
 
-    def _on_delta(self, index: int, delta: dict[str, Any]) -> None:
+    def _block(self, index: int) -> Block:
         content = self._content()
         if not 0 <= index < len(content):
-            raise FoldError(f"delta of unknown block {index}")
-        kind = delta.get("type")
+            raise FoldError(f"block {index} was never started")
+        return content[index]
+
+    def _on_delta(self, index: int, delta: dict[str, Any]) -> None:
+        block = self._block(index)
+        kind = delta["type"]
         if kind in _GROWS:
             self._pieces.setdefault((index, _GROWS[kind]), []).append(delta[_GROWS[kind]])
         elif kind == "signature_delta":
-            content[index]["signature"] = delta["signature"]
+            block["signature"] = delta["signature"]
         elif kind == "citations_delta":
-            content[index]["citations"] = [*(content[index].get("citations") or []), delta["citation"]]
+            block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
     def _close(self, index: int) -> None:
-        block = self._content()[index] if 0 <= index < len(self._content()) else {}
+        block = self._block(index)
         for member in ("text", "thinking"):
             if pieces := self._pieces.pop((index, member), None):
-                block[member] = block.get(member, "") + "".join(pieces)
+                block[member] = str(block.get(member) or "") + "".join(pieces)
         if text := "".join(self._pieces.pop((index, "partial_json"), ())):
-            try:
-                value = jsons.loads(text)
-            except jsons.JsonError:
-                raise FoldError("upstream returned invalid tool arguments") from None
-            block["input"] = value if isinstance(value, dict) else {"value": value}
+            block["input"] = tool_input(text)
 
     def _on_message_delta(self, event: Event) -> None:
         if self._message is None:
             raise FoldError("message_delta before message_start")
-        self._message.update(event.get("delta") or {})
+        self._message.update(event["delta"])
         usage = {name: value for name, value in (event.get("usage") or {}).items() if value is not None}
         self._message["usage"] = {**(self._message.get("usage") or {}), **usage}
         for name in event.keys() - {"type", "delta", "usage"}:  # context_management and what may come
             self._message[name] = event[name]
+
+
+def tool_input(text: str) -> Any:
+    """The input that a tool call's arguments spell. Raises FoldError when they are no JSON even after one repair."""
+    try:
+        value = jsons.loads(text)
+    except jsons.JsonError:
+        try:
+            value = jsons.loads_cut(text)
+        except jsons.JsonError:
+            raise FoldError("upstream returned invalid tool arguments") from None
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def unfold(message: Message) -> list[Event]:
+    """The stream that spells a whole message: what ``fold`` makes this message of."""
+    start = {**message, "content": [], "stop_reason": None, "stop_sequence": None, "usage": message.get("usage") or {}}
+    events: list[Event] = [{"type": "message_start", "message": start}]
+    for index, block in enumerate(message["content"]):
+        opening, deltas = _spelled(block)
+        events.append({"type": "content_block_start", "index": index, "content_block": opening})
+        events += ({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas)
+        events.append({"type": "content_block_stop", "index": index})
+    end = {"stop_reason": message.get("stop_reason") or "end_turn", "stop_sequence": message.get("stop_sequence")}
+    events.append({"type": "message_delta", "delta": end, "usage": message.get("usage") or {}})
+    events.append({"type": "message_stop"})
+    return events
+
+
+def _spelled(block: Block) -> tuple[Block, list[dict[str, Any]]]:
+    """(what content_block_start carries, the deltas that follow); blocks of other kinds come whole in their start."""
+    match block["type"]:
+        case "text":
+            return {**block, "text": ""}, [{"type": "text_delta", "text": block["text"]}]
+        case "thinking":
+            deltas = [{"type": "thinking_delta", "thinking": block["thinking"]}]
+            deltas.append({"type": "signature_delta", "signature": str(block.get("signature") or "")})
+            return {**block, "thinking": "", "signature": ""}, deltas
+        case "tool_use":
+            text = jsons.compact(block.get("input") or {})
+            return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": text}]
+        case _:
+            return block, []

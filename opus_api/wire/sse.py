@@ -80,8 +80,16 @@ class Decoder:
 
 def parse(piece: bytes) -> SseEvent | None:
     """One event without its blank line; None when it carries no data (comments, retry, id)."""
-    if piece.startswith(b"data: ") and b"\n" not in piece:
-        return b"", piece[6:]
+    line_end = piece.find(b"\n")
+    if line_end < 0:
+        if piece.startswith(b"data: "):
+            return b"", piece[6:]
+    elif (
+        piece.startswith(b"event: ")
+        and piece.startswith(b"data: ", line_end + 1)
+        and piece.find(b"\n", line_end + 1) < 0
+    ):
+        return piece[7:line_end], piece[line_end + 7 :]
     name, lines = b"", []
     for line in piece.split(b"\n"):
         field, _, value = line.partition(b":")

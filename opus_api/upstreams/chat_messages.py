@@ -1,0 +1,259 @@
+"""The messages of an Anthropic request as OpenAI Chat Completions messages. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from opus_api.wire import jsons
+from opus_api.wire.checks import Path, refused
+from opus_api.wire.errors import InvalidRequest
+from opus_api.wire.messages import Block
+from opus_api.wire.request import Body, Call
+from opus_api.wire.turns import Turn, blocks_of, check_tool_pairs, turns
+
+Options = Mapping[str, Any]
+Part = dict[str, Any]
+
+BILLING = "x-anthropic-billing-header:"
+PREFILL = "This model does not support assistant message prefill. The conversation must end with a user message."
+LONGEST_TOOL_NAME = 64
+
+
+def convert(call: Call, options: Options) -> list[Body]:
+    """The messages, system text first. Raises InvalidRequest naming the block that can not be said."""
+    body = call.canonical()
+    conversation = turns(body["messages"])
+    check_tool_pairs(conversation)
+    out: list[Body] = []
+    if system := _system_text(body.get("system")):
+        out.append({"role": options["system_role"], "content": system})
+    converter = _Converter(call, options)
+    said = False
+    for turn in conversation:
+        if turn.role == "system":
+            _add_system(out, _texts(block for _, block in turn.blocks), options)
+            continue
+        messages = converter.assistant(turn) if turn.role == "assistant" else converter.user(turn)
+        said = said or bool(messages)
+        out += messages
+    if conversation[-1].role == "assistant" and not options["prefill"]:
+        raise InvalidRequest(PREFILL)
+    if not said:
+        raise InvalidRequest("messages: text content blocks must be non-empty")
+    return out
+
+
+def short_name(name: str) -> str:
+    """A tool name of at most 64 characters; the hash keeps two long ones apart."""
+    if len(name) <= LONGEST_TOOL_NAME:
+        return name
+    return f"{name[:55]}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def short_id(id: str, longest: int) -> str:
+    """A tool call's id within the upstream's limit (OpenAI: 40 characters); 0 is no limit. The same one each time."""
+    if not longest or len(id) <= longest:
+        return id
+    return hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:longest]
+
+
+# ---- system
+
+
+def _texts(blocks: Iterable[Block], joint: str = "\n\n") -> str:
+    return joint.join(block["text"] for block in blocks if block["type"] == "text" and block["text"])
+
+
+def _system_text(system: str | list[Block] | None) -> str:
+    if not isinstance(system, list):
+        return system or ""
+    # Claude Code's attribution differs each turn and would ruin the upstream's prompt cache.
+    if system and system[0]["text"].startswith(BILLING):
+        system = system[1:]
+    return _texts(system)
+
+
+def _add_system(out: list[Body], text: str, options: Options) -> None:
+    """A system message in the middle of the conversation stays where it is: its place has a meaning."""
+    if not text:
+        return
+    if not options["single_system"] or not out:
+        out.append({"role": options["system_role"], "content": text})
+        return
+    reminder = f"<system-reminder>\n{text}\n</system-reminder>"
+    if out[-1]["role"] != "user":
+        out.append({"role": "user", "content": reminder})
+    elif isinstance(out[-1]["content"], str):
+        out[-1]["content"] += f"\n\n{reminder}"
+    else:
+        out[-1]["content"] = [*out[-1]["content"], {"type": "text", "text": f"\n\n{reminder}"}]
+
+
+# ---- turns
+
+
+class _Converter:
+    """What every turn needs: the call to note warnings on, the account's options, the order of the last tool calls."""
+
+    def __init__(self, call: Call, options: Options):
+        self._call = call
+        self._options = options
+        self._order: dict[str, int] = {}
+
+    def assistant(self, turn: Turn) -> list[Body]:
+        texts: list[str] = []
+        calls: list[Body] = []
+        thinking: list[str] = []
+        for _, block in turn.blocks:
+            match block["type"]:
+                case "text":
+                    texts.append(block["text"])
+                case "tool_use":
+                    calls.append(self._tool_call(block))
+                case "thinking":
+                    thinking.append(block["thinking"])
+                case "redacted_thinking":
+                    pass
+                case _:
+                    texts.append(self._server_text(block))
+        self._order = {call["id"]: position for position, call in enumerate(calls)}
+        message: Body = {"role": "assistant", "content": "".join(texts) or None}
+        if calls:
+            message["tool_calls"] = calls
+        if thinking and self._options["replay_reasoning"]:
+            message["reasoning_content"] = "".join(thinking)
+        return [message] if message["content"] or calls else []
+
+    def _tool_call(self, block: Block) -> Body:
+        function = {"name": short_name(block["name"]), "arguments": jsons.compact(block["input"])}
+        return {"id": self._id(block["id"]), "type": "function", "function": function}
+
+    def _id(self, id: str) -> str:
+        return short_id(id, self._options["tool_id_length"])
+
+    def _server_text(self, block: Block) -> str:
+        """What a person could read in a block that only Anthropic's servers make."""
+        self._call.warn("server_blocks")
+        kind = block["type"]
+        text = _readable(block.get("content"))
+        if not text or kind == "compaction":
+            return text
+        return f"[{kind.removesuffix('_tool_result')} results]\n{text}\n"
+
+    def user(self, turn: Turn) -> list[Body]:
+        """All tool messages of the turn first, in the order of the calls, then one user message with the rest."""
+        results: list[Body] = []
+        attached: list[Part] = []  # of tool results: tool messages take text only
+        parts: list[Part] = []
+        for at, block in turn.blocks:
+            if block["type"] == "tool_result":
+                content = self._tool_result(block, at, attached)
+                results.append({"role": "tool", "tool_call_id": self._id(block["tool_use_id"]), "content": content})
+            else:
+                parts += self._parts(block, at)
+        results.sort(key=lambda message: self._order.get(message["tool_call_id"], len(self._order)))
+        return results + self._user_message(attached + parts)
+
+    def _user_message(self, parts: list[Part]) -> list[Body]:
+        if not parts:
+            return []
+        if all(part["type"] == "text" for part in parts) and (len(parts) == 1 or self._options["string_content"]):
+            return [{"role": "user", "content": "\n\n".join(part["text"] for part in parts)}]
+        return [{"role": "user", "content": parts}]
+
+    def _tool_result(self, block: Block, at: Path, attached: list[Part]) -> str:
+        """The text of the tool message. What is no text goes to ``attached``, with a note in its place."""
+        texts: list[str] = []
+        for index, item in enumerate(blocks_of(block.get("content"))):
+            for part in self._parts(item, (*at, "tool_result", "content", index)):
+                if part["type"] == "text":
+                    texts.append(part["text"])
+                else:
+                    attached.append(part)
+                    texts.append(f"[{item['type']} {len(attached)} below]")
+        text = "\n".join(texts)
+        if block.get("is_error"):
+            return f"Error: {text}"
+        return text or ("(no output)" if self._options["fill_empty_tool_content"] else "")
+
+    # ---- blocks of a user
+
+    def _parts(self, block: Block, at: Path) -> list[Part]:
+        match block["type"]:
+            case "text":
+                return _text_part(block["text"]) if block["text"] else []
+            case "image":
+                return [self._image(block["source"], at)]
+            case "document":
+                return self._document(block, at)
+            case "search_result":
+                self._call.warn("citations")
+                head = f'<search_result source="{block["source"]}" title="{block["title"]}">'
+                return _text_part(f"{head}\n{_texts(block['content'], chr(10))}\n</search_result>")
+            case _:
+                self._call.warn("server_blocks")
+                return []
+
+    def _image(self, source: Body, at: Path) -> Part:
+        if not self._options["vision"]:
+            raise refused(at, "image input is not supported by this upstream")
+        match source["type"]:
+            case "base64":
+                url = f"data:{source['media_type']};base64,{source['data']}"
+            case "url":
+                url = source["url"]
+            case _:
+                raise refused(at, f"{source['type']} sources need an Anthropic upstream")
+        return {"type": "image_url", "image_url": {"url": url}}
+
+    def _document(self, block: Block, at: Path) -> list[Part]:
+        source, title = block["source"], block.get("title") or ""
+        citations = block.get("citations")
+        if block.get("context") or (isinstance(citations, dict) and citations.get("enabled")):
+            self._call.warn("citations")
+        match source["type"]:
+            case "text":
+                return _text_part(_document_text(title, source["data"]))
+            case "content":
+                blocks = blocks_of(source.get("content"))
+                images = [self._image(item["source"], at) for item in blocks if item["type"] == "image"]
+                return _text_part(_document_text(title, _texts(blocks, "\n"))) + images
+            case "base64":
+                return [self._pdf(title, source, at)]
+            case "url":  # the gateway must not fetch what a client names
+                raise refused(at, "document URLs need an Anthropic upstream")
+            case kind:
+                raise refused(at, f"{kind} sources need an Anthropic upstream")
+
+    def _pdf(self, title: str, source: Body, at: Path) -> Part:
+        if not self._options["files"]:
+            raise refused(at, "document input is not supported by this upstream")
+        data = f"data:{source['media_type']};base64,{source['data']}"
+        return {"type": "file", "file": {"filename": title or "document.pdf", "file_data": data}}
+
+
+def _text_part(text: str) -> list[Part]:
+    return [{"type": "text", "text": text}]
+
+
+def _document_text(title: str, text: str) -> str:
+    return f'<document title="{title}">\n{text}\n</document>'
+
+
+# Members of server results that hold something to read, in the order they are told.
+READABLE = ("title", "url", "text", "stdout", "stderr", "error_code")
+
+
+def _readable(content: Any) -> str:
+    """The text in a server tool's result: search hits, page texts, program output."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(filter(None, map(_readable_item, content)))
+    return _readable_item(content)
+
+
+def _readable_item(item: Any) -> str:
+    if not isinstance(item, dict):
+        return ""
+    return " ".join(item[name] for name in READABLE if isinstance(item.get(name), str) and item[name])
