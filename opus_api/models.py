@@ -1,7 +1,7 @@
 """All tables on one page."""
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey
@@ -48,7 +48,7 @@ class Secret(TypeDecorator[str]):
 
 class Table(Base):
     __abstract__ = True
-    __table_args__: ClassVar[Any] = {"sqlite_autoincrement": True}  # an id is never given out again: log rows name it
+    __table_args__: Any = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy wants it; an id is never given out again: log rows name it
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(Time, default=now)
 
