@@ -113,7 +113,8 @@ def _status_in(error: Mapping[str, Any]) -> int | None:
     for name in ("status_code", "code", "status"):
         if _is_status(error.get(name)):
             return int(error[name])
-    words = (word for word in (error.get("type"), error.get("code")) if isinstance(word, str))
+    # OpenAI's code says more than its type: an unknown key is an invalid_request_error of the code invalid_api_key.
+    words = (word for word in (error.get("code"), error.get("type")) if isinstance(word, str))
     return next((STATUS_OF_TYPE[word] for word in words if word in STATUS_OF_TYPE), None)
 
 

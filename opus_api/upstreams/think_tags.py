@@ -11,23 +11,20 @@ class ThinkTags:
 
     def __init__(self) -> None:
         self.done = False
+        self._state = "before"  # "inside", "after": the thinking has ended, the answer not begun
         self._held = ""
-        self._inside = False
-        self._after = (
-            False  # the thinking has ended, the answer not begun: the line ends between them belong to neither
-        )
 
     def feed(self, text: str) -> list[Piece]:
         text, self._held = self._held + text, ""
         out: list[Piece] = []
-        if not self._inside and not self._after:
-            text = self._at_start(text)
-        if self._inside:
-            thought, text = self._to_close(text)
+        if self._state == "before":
+            text = self._begun(text)
+        if self._state == "inside":
+            thought, text = self._split(text)
             out.append((True, thought))
-        if self._after:
-            text = text.lstrip("\n")
-            self.done = bool(text)
+        if self._state == "after":
+            text = text.lstrip("\n")  # the line ends between the two belong to neither
+            self.done = self.done or bool(text)
         if self.done:
             out.append((False, text))
         return [piece for piece in out if piece[1]]
@@ -35,26 +32,25 @@ class ThinkTags:
     def close(self) -> list[Piece]:
         """What was held back, when no more text comes."""
         text, self._held = self._held, ""
-        return [(self._inside, text)] if text else []
+        return [(self._state == "inside", text)] if text else []
 
-    def _at_start(self, text: str) -> str:
+    def _begun(self, text: str) -> str:
         seen = text.lstrip()
         if seen.startswith(OPEN):
-            self._inside = True
-            return seen.removeprefix(OPEN).lstrip("\n")
+            self._state = "inside"
+            return seen.removeprefix(OPEN)
         if OPEN.startswith(seen):
             self._held = text
         else:
             self.done = True
         return text
 
-    def _to_close(self, text: str) -> tuple[str, str]:
+    def _split(self, text: str) -> tuple[str, str]:
         """(the thinking in ``text``, what follows its end)."""
         thought, end, rest = text.partition(CLOSE)
         if end:
-            self._inside, self._after = False, True
+            self._state = "after"
             return thought, rest
         half = next((n for n in range(len(CLOSE) - 1, 0, -1) if thought.endswith(CLOSE[:n])), 0)
-        if half:
-            thought, self._held = thought[:-half], thought[-half:]
-        return thought, ""
+        self._held = thought[len(thought) - half :]
+        return thought[: len(thought) - half], ""
