@@ -208,6 +208,8 @@ class Dispatch:
                 held.append(data)
             if events and any(map(is_content, events)):
                 self.committed = True
+                if not self.meter.usage.prompt_tokens:  # the upstream may tell at the end, or never
+                    self.meter.usage.input_tokens = self.call.input_estimate
                 exchange.no_total_limit(LONGEST_STREAM)
                 self.call.forget_prompt()
                 yield b"".join(held), events
