@@ -71,6 +71,7 @@ class Answer:
     @property
     def text(self) -> str:
         """What the model said, in either dialect, streamed or not."""
+        assert self.status == 200, self.body
         if not self.headers["content-type"].startswith("text/event-stream"):
             message = self.json
             if "choices" in message:

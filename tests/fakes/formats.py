@@ -197,10 +197,17 @@ def _completion(said: Said) -> dict[str, Any]:
 openai = SimpleNamespace(stream=_openai_stream, whole=_completion)
 
 
+_OPENAI_TYPES = {
+    401: ("invalid_request_error", "invalid_api_key"),
+    404: ("invalid_request_error", "model_not_found"),
+    429: ("requests", "rate_limit_exceeded"),
+    529: ("overloaded_error", None),
+}
+
+
 def openai_error(status: int, message: str) -> dict[str, Any]:
-    codes = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": codes.get(status)}}
+    kind, code = _OPENAI_TYPES.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def openai_models(names: list[str]) -> dict[str, Any]:

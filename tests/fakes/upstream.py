@@ -74,7 +74,8 @@ class Asked:
         return str(self.json.get("model", ""))
 
 
-Answer = Reply | list[Reply] | Callable[[Asked], Reply]
+# A list: one each time, the last again and again.
+Answer = Reply | Callable[[Asked], Reply] | list[Reply | Callable[[Asked], Reply]]
 
 
 class Upstream:
@@ -175,7 +176,7 @@ class Upstream:
             with self._lock:
                 turn = self._turns[asked.key]
                 self._turns[asked.key] += 1
-            return answer[min(turn, len(answer) - 1)]
+            answer = answer[min(turn, len(answer) - 1)]
         if answer is not None:
             return answer if isinstance(answer, Reply) else answer(asked)
         return refused(401, asked) if "wrong" in asked.key else spoken(asked)

@@ -1,0 +1,83 @@
+"""Running gateways in front of one scripted upstream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.upstream import Answer, Asked, Upstream
+from tests.live import Answer as Reply
+from tests.live import Gateway, gateway, unique
+
+BASE = {"anthropic": "", "openai": "/v1", "morph": "/v1"}  # what each kind's base URL ends with
+
+
+@dataclass
+class Stage:
+    """A gateway, its upstream, and accounts that only the present test knows."""
+
+    gateway: Gateway
+    upstream: Upstream
+    _left: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def account(self, kind: str, model: str, answer: Answer | None = None, **fields: Any) -> dict[str, Any]:
+        """An account that serves this model alone; ``answer`` is what its upstream says instead of the usual."""
+        key = unique("sk-up")
+        if answer is not None:
+            self.upstream.answers[key] = answer
+        settled = {"base_url": self.upstream.url + BASE[kind], "key": key, "models": [model], **fields}
+        return self.gateway.account(kind, **settled)
+
+    def asked(self, account: dict[str, Any]) -> list[Asked]:
+        return self.upstream.of(account["key"])
+
+    def leaves(self, answer: Reply, **fields: Any) -> None:
+        """The answer's log row has these values: looked at by ``see_what_was_left``, as rows take up to a second."""
+        self._left.append((answer.headers["request-id"], fields))
+
+    def see_what_was_left(self) -> None:
+        left, self._left = self._left, []
+        assert left
+        for name, fields in left:
+            row = self.gateway.row(name)
+            assert {field: row[field] for field in fields} == fields, row["model"]
+
+    def change(self, account: dict[str, Any], **fields: Any) -> None:
+        self.gateway.api("PUT", f"/api/cookies/{account['id']}", fields)
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    fake = Upstream()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="session")
+def stage(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
+    """With the settings a new installation has."""
+    with gateway(migrated) as running:
+        yield Stage(running, upstream)
+
+
+@pytest.fixture(scope="session")
+def hasty(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
+    """With little patience, and another strategy."""
+    limits = {"CONNECT": "0.5", "FIRST_EVENT": "0.6", "IDLE": "0.6", "TOTAL": "1.5"}
+    settings = {f"UPSTREAM_{name}_TIMEOUT": value for name, value in limits.items()}
+    settings |= {"ROTATION_STRATEGY": "round_robin", "COOKIE_MAX_ERROR_COUNT": "1", "MAX_ATTEMPTS": "2"}
+    with gateway(migrated, **settings) as running:
+        yield Stage(running, upstream)
+
+
+@pytest.fixture
+def model() -> str:
+    return unique("model")
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of upstream."""
+    return str(request.param)

@@ -1,0 +1,499 @@
+"""One account after another, until one answers: what the client sees of it, and what becomes of the accounts."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.fakes import formats
+from tests.fakes.upstream import (
+    CUT,
+    RESET,
+    Answer,
+    Asked,
+    Reply,
+    after,
+    in_json,
+    is_anthropic,
+    refusing,
+    spoken,
+    streamed,
+    zipped,
+)
+from tests.gateway.conftest import Stage
+from tests.live import unique, wait_until
+from tests.processes import free_port
+
+HELLO = "Hello from the upstream."
+
+
+def json_error(status: int) -> Callable[[Asked], Reply]:
+    """An error in the body, although the status is 200."""
+
+    def answer(asked: Asked) -> Reply:
+        told = formats.anthropic_error if is_anthropic(asked) else formats.openai_error
+        return in_json(told(status, "boom"))
+
+    return answer
+
+
+def error_first(status: int) -> Callable[[Asked], Reply]:
+    """An error as the first event of the stream."""
+
+    def answer(asked: Asked) -> Reply:
+        if is_anthropic(asked):
+            return streamed([formats.event(formats.anthropic_error(status, "boom"))])
+        return streamed([b"event: error\n" + formats.data(formats.openai_error(status, "boom"))])
+
+    return answer
+
+
+# what the first account does -> (its state, failures counted, attempts that count); the client never sees it
+FAULTS: dict[str, tuple[Answer, str, int]] = {
+    "401": (refusing(401), "active", 1),
+    "403": (refusing(403), "active", 1),
+    "402": (refusing(402), "cooling", 0),
+    "404": (refusing(404), "active", 0),
+    "408": (refusing(408), "active", 1),
+    "409": (refusing(409), "active", 1),
+    "429": (refusing(429, retry_after="30"), "cooling", 0),
+    "429 for credit": (refusing(429, "You exceeded your current quota"), "cooling", 0),
+    "500": (refusing(500), "active", 1),
+    "502 with a page": (Reply(502, b"<html>Bad gateway</html>", {"content-type": "text/html"}), "active", 1),
+    "503": (refusing(503), "active", 1),
+    "504": (refusing(504), "active", 1),
+    "529": (refusing(529), "active", 0),
+    "500 with 3 MB": (Reply(500, b"x" * 3_000_000), "active", 1),
+    "a page with 200": (Reply(200, b"<!doctype html><html>", {"content-type": "text/html"}), "active", 1),
+    "nothing with 200": (Reply(200, b""), "active", 1),
+    "an empty stream": (streamed([]), "active", 1),
+    "only comments": (streamed([b": waiting\n\n"] * 3), "active", 1),
+    "wrong key with 200": (json_error(401), "active", 1),
+    "JSON error with 200": (json_error(500), "active", 1),
+    "overloaded with 200": (json_error(529), "active", 0),
+    "rate limit with 200": (json_error(429), "cooling", 0),
+    "error event first": (error_first(500), "active", 1),
+    "overloaded event first": (error_first(529), "active", 0),
+    "no JSON": (streamed([b"data: {nonsense\n\n"]), "active", 1),
+    "another protocol": (streamed([b'data: {"hello": "world"}\n\n'] * 2), "active", 1),
+    "cut before the head": (Reply(before=[CUT]), "active", 1),
+    "reset before the head": (Reply(before=[RESET]), "active", 1),
+    "cut after the head": (streamed([CUT]), "active", 1),
+    "cut before content": (after(1, CUT), "active", 1),
+    "ended before content": (after(1), "active", 1),
+    "half an event": (streamed([b"event: message_start\ndata: {", CUT]), "active", 1),
+    "broken framing": (Reply(200, b"zz\r\nno chunk\r\n", {"transfer-encoding": "chunked"}), "active", 1),
+    "shorter than its length": (Reply(200, b"data: {}", {"content-length": "999"}, framing="close"), "active", 1),
+    "a redirect": (Reply(307, b"", {"location": "http://127.0.0.1:1/"}), "active", 1),
+    "broken gzip": (Reply(200, b"no gzip", {"content-encoding": "gzip"}), "active", 1),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_next_account_answers_and_the_client_sees_nothing(stage: Stage, kind: str, fault: str) -> None:
+    answer, state, errors = FAULTS[fault]
+    for stream in (True, False):
+        model = unique("failover")
+        first = stage.account(kind, model, answer, priority=2)
+        second = stage.account(kind, model, priority=1)
+        ask = stage.gateway.ask if (kind == "anthropic") == stream else stage.gateway.chat
+        got = ask(model, stream=stream)
+        assert (got.status, got.text) == (200, HELLO)
+        assert b"error" not in got.body
+        assert (len(stage.asked(first)), len(stage.asked(second))) == (1, 1)
+        stage.leaves(got, attempts=2, account_id=second["id"], outcome="ok")
+        stage.gateway.until(first, state=state, error_count=errors)
+        stage.gateway.until(second, state="active", error_count=0)
+
+
+def test_a_server_that_is_not_there_costs_nothing(stage: Stage, kind: str, model: str) -> None:
+    gone = [
+        stage.account(kind, model, base_url=f"http://127.0.0.1:{free_port()}", priority=2, state="active")
+        for _ in range(5)
+    ]
+    last = stage.account(kind, model, priority=1)
+    for account in gone:
+        stage.gateway.api("POST", f"/api/cookies/{account['id']}/reset")
+    began = time.monotonic()
+    got = stage.gateway.ask(model)
+    assert (got.status, got.text) == (200, HELLO)
+    assert time.monotonic() - began < 1
+    stage.leaves(got, account_id=last["id"], attempts=6)  # more than MAX_ATTEMPTS: no work had begun
+
+
+@pytest.mark.parametrize("status, moves", [(401, 10), (429, 10), (500, 3), (529, 3)])
+def test_as_many_accounts_are_tried_as_the_fault_allows(stage: Stage, model: str, status: int, moves: int) -> None:
+    accounts = [stage.account("openai", model, refusing(status, retry_after="30")) for _ in range(12)]
+    stage.gateway.ask(model)
+    assert sum(len(stage.asked(account)) for account in accounts) == moves
+
+
+def test_the_only_account_is_asked_again_after_a_moment(stage: Stage, kind: str, model: str) -> None:
+    account = stage.account(kind, model, [refusing(500), refusing(529), spoken])
+    began = time.monotonic()
+    got = stage.gateway.ask(model)
+    assert (got.status, got.text) == (200, HELLO)
+    assert 0.5 <= time.monotonic() - began < 2
+    assert len(stage.asked(account)) == 3
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_the_clients_own_mistake_is_told_and_tried_nowhere_else(
+    stage: Stage, kind: str, model: str, status: int
+) -> None:
+    accounts = [stage.account(kind, model, refusing(status, "messages.0: is wrong")) for _ in range(2)]
+    for ask in (stage.gateway.ask, stage.gateway.chat):
+        for stream in (False, True):
+            got = ask(model, stream=stream)
+            assert got.status == (413 if status == 413 else 400)
+            assert got.json["error"]["message"] == "messages.0: is wrong"
+            stage.leaves(got, outcome="client_error", status=got.status)
+    assert sum(len(stage.asked(account)) for account in accounts) == 4
+    for account in accounts:
+        assert stage.gateway.shown(account)["error_count"] == 0
+
+
+def test_a_context_that_is_too_long_is_told_in_anthropics_words(stage: Stage, model: str) -> None:
+    told = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
+    stage.account("openai", model, refusing(400, told))
+    assert stage.gateway.ask(model).json["error"]["message"] == "prompt is too long: 9000 tokens > 8192 maximum"
+
+
+def test_an_upstreams_secrets_are_not_told(stage: Stage, kind: str, model: str) -> None:
+    def answer(asked: Asked) -> Reply:
+        return refusing(400, f"bad key {asked.key} at {stage.upstream.url}/v1, sk-abcdefgh12345678")(asked)
+
+    account = stage.account(kind, model, answer)
+    got = stage.gateway.ask(model)
+    assert got.status == 400
+    assert account["key"].encode() not in got.body
+    assert str(stage.upstream.port).encode() not in got.body
+    assert b"abcdefgh" not in got.body
+    assert "set-cookie" not in got.headers
+
+
+# ---- after the first content
+
+
+@pytest.mark.parametrize(
+    "end, message",
+    [
+        ([], "upstream stream ended early"),
+        ([CUT], "upstream stream ended early"),
+        ([RESET], "upstream stream ended early"),
+        ([0.1, b"data: {nonsense\n\n"], "upstream sent invalid JSON"),
+    ],
+    ids=["ended", "cut", "reset", "no JSON"],
+)
+@pytest.mark.parametrize("dialect", ["anthropic", "openai"])
+def test_after_content_a_failure_ends_the_answer_and_nothing_is_replayed(
+    stage: Stage, kind: str, model: str, dialect: str, end: list[Any], message: str
+) -> None:
+    if "JSON" in message and kind == dialect:
+        pytest.skip("what is relayed byte for byte is not parsed after its first content")
+    first = stage.account(kind, model, after(5, *end), priority=2)
+    second = stage.account(kind, model, priority=1)
+    got = (stage.gateway.ask if dialect == "anthropic" else stage.gateway.chat)(model, stream=True)
+    assert got.status == 200
+    assert got.text
+    assert HELLO.startswith(got.text)
+    *_, last = got.events
+    assert last["error"]["message"] == message
+    if dialect == "anthropic":
+        assert (last["type"], last["error"]["type"]) == ("error", "api_error")
+        assert last["request_id"] == got.headers["request-id"]
+        assert got.kinds.count("message_start") == 1
+        assert not {"message_delta", "message_stop"} & set(got.kinds)
+    else:
+        assert last["error"]["type"] == "server_error"
+        assert {"done": True} not in got.events
+        assert not any(choice["finish_reason"] for event in got.events for choice in event.get("choices", ()))
+    assert stage.asked(second) == []
+    stage.leaves(got, outcome="upstream_cut", status=200, error_type="api_error", account_id=first["id"], estimated=1)
+    stage.gateway.until(first, state="active", error_count=1)
+
+
+@pytest.mark.parametrize("status, type_", [(429, "rate_limit_error"), (529, "overloaded_error"), (500, "api_error")])
+def test_an_error_in_the_middle_has_its_type(stage: Stage, kind: str, model: str, status: int, type_: str) -> None:
+    def answer(asked: Asked) -> Reply:
+        told = formats.anthropic_error if kind == "anthropic" else formats.openai_error
+        error = told(status, "slow down")
+        if kind == "openai":
+            error["error"]["code"] = status
+        data = formats.event(error) if kind == "anthropic" else formats.data(error)
+        return after(5, data)(asked)
+
+    stage.account(kind, model, answer)
+    *_, last = stage.gateway.ask(model, stream=True).events
+    assert (last["type"], last["error"]) == ("error", {"type": type_, "message": "slow down"})
+
+
+def test_without_streaming_a_cut_answer_is_asked_for_elsewhere(stage: Stage, kind: str, model: str) -> None:
+    first = stage.account(kind, model, after(5, CUT), priority=2)
+    stage.account(kind, model, priority=1)
+    ask = stage.gateway.chat if kind == "anthropic" else stage.gateway.ask  # the other dialect: the upstream streams
+    got = ask(model)
+    assert (got.status, got.text) == (200, HELLO)
+    assert len(stage.asked(first)) == 1
+
+
+def test_a_stream_without_its_end_mark_is_complete_with_its_finish(stage: Stage, model: str) -> None:
+    def answer(asked: Asked) -> Reply:
+        return streamed([step for step in spoken(asked).body if step != b"data: [DONE]\n\n"])  # type: ignore[misc]
+
+    stage.account("openai", model, answer)
+    assert stage.gateway.ask(model, stream=True).kinds[-2:] == ["message_delta", "message_stop"]
+    assert stage.gateway.chat(model, stream=True).status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["anthropic", "openai"])
+@pytest.mark.parametrize("how", ["drip", "gzip", "close", "length"])
+def test_however_the_bytes_come_the_answer_is_the_same(
+    stage: Stage, kind: str, model: str, how: str, dialect: str, stream: bool
+) -> None:
+    def answer(asked: Asked) -> Reply:
+        reply = spoken(asked)
+        whole = b"".join([reply.body] if isinstance(reply.body, bytes) else reply.body)  # type: ignore[arg-type]
+        if how == "drip":
+            reply.body = [whole[i : i + 1] for i in range(len(whole))]
+        elif how == "gzip":
+            return zipped(reply)
+        elif how == "close":
+            reply.body, reply.framing = [whole], "close"
+        else:
+            reply.body = whole
+        return reply
+
+    stage.account(kind, model, answer)
+    got = (stage.gateway.ask if dialect == "anthropic" else stage.gateway.chat)(model, stream=stream)
+    assert (got.status, got.text) == (200, HELLO)
+    counted = {"input_tokens": 12, "cache_creation_input_tokens": 2, "cache_read_input_tokens": 3}
+    stage.leaves(got, output_tokens=7, estimated=0, **counted)
+
+
+# ---- when nobody is left
+
+
+def failing(stage: Stage, kind: str, model: str, *answers: Answer) -> list[dict[str, Any]]:
+    return [stage.account(kind, model, answer) for answer in answers]
+
+
+def test_when_all_have_reached_their_limits_the_client_waits_for_the_soonest(
+    stage: Stage, kind: str, model: str
+) -> None:
+    accounts = failing(stage, kind, model, refusing(429, retry_after="40"), refusing(429, retry_after="30"))
+    for ask, type_ in ((stage.gateway.ask, "rate_limit_error"), (stage.gateway.chat, "rate_limit_error")):
+        got = ask(model)
+        assert got.error == (429, type_, "all upstream accounts have reached their limits")
+        assert 28 <= int(got.headers["retry-after"]) <= 30
+        assert "x-should-retry" not in got.headers
+        stage.leaves(got, outcome="upstream_error", status=429)
+    assert [len(stage.asked(account)) for account in accounts] == [1, 1], "nobody is asked while it cools"
+
+
+@pytest.mark.parametrize(
+    "answer, anthropic, openai",
+    [
+        (refusing(500), (502, "api_error"), (502, "server_error")),
+        (refusing(529), (529, "overloaded_error"), (503, "server_error")),
+        (refusing(504), (504, "timeout_error"), (504, "server_error")),
+        (refusing(401), (529, "overloaded_error"), (503, "server_error")),
+        (refusing(403), (529, "overloaded_error"), (503, "server_error")),
+        (refusing(402, retry_after="60"), (429, "rate_limit_error"), (429, "rate_limit_error")),
+        (refusing(404), (404, "not_found_error"), (404, "invalid_request_error")),
+        (Reply(200, b"<html>"), (502, "api_error"), (502, "server_error")),
+        (json_error(500), (502, "api_error"), (502, "server_error")),
+        (Reply(before=[CUT]), (502, "api_error"), (502, "server_error")),
+    ],
+    ids=["500", "529", "504", "401", "403", "402", "404", "a page", "JSON error", "cut"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_when_all_fail_the_client_gets_an_error_of_its_dialect_and_no_stream(
+    stage: Stage, kind: str, answer: Answer, anthropic: Any, openai: Any, stream: bool
+) -> None:
+    for dialect, expected in (("anthropic", anthropic), ("openai", openai)):
+        model = unique("failing")
+        accounts = failing(stage, kind, model, answer, answer, answer)
+        got = (stage.gateway.ask if dialect == "anthropic" else stage.gateway.chat)(model, stream=stream)
+        assert got.error[:2] == expected
+        assert got.headers["content-type"] == "application/json"
+        assert [len(stage.asked(account)) for account in accounts] == [1, 1, 1]
+
+
+def test_a_model_that_nobody_has_stays_a_404(stage: Stage, kind: str, model: str) -> None:
+    account = stage.account(kind, model, refusing(404, "model: unknown"))
+    for _ in range(3):
+        assert stage.gateway.ask(model).error == (404, "not_found_error", f"model: {model}")
+    assert len(stage.asked(account)) == 1, "it is not asked again for ten minutes"
+    stage.gateway.api("POST", f"/api/cookies/{account['id']}/reset")
+    stage.gateway.ask(model)
+    assert len(stage.asked(account)) == 2
+
+
+def test_a_limit_of_a_moment_is_waited_for(stage: Stage, kind: str, model: str) -> None:
+    stage.account(kind, model, [refusing(429, retry_after="1"), spoken])
+    began = time.monotonic()
+    got = stage.gateway.ask(model)
+    assert (got.status, got.text) == (200, HELLO)
+    assert time.monotonic() - began >= 1
+
+
+# ---- states
+
+
+def test_three_refused_credentials_in_a_row_make_an_account_invalid(stage: Stage, kind: str, model: str) -> None:
+    account = stage.account(kind, model, refusing(401, "key is dead"))
+    for _ in range(3):
+        assert stage.gateway.ask(model).status == 529
+    found = stage.gateway.until(account, state="invalid", is_valid=False, error_count=3)
+    assert found["state_reason"] == "credential refused 3 times: key is dead"
+    got = stage.gateway.ask(model)
+    assert (got.status, got.headers["x-should-retry"]) == (529, "false")
+    assert "retry-after" not in got.headers
+    assert len(stage.asked(account)) == 3
+    stage.upstream.answers.pop(account["key"])
+    stage.gateway.api("POST", f"/api/cookies/{account['id']}/reset")
+    assert stage.gateway.ask(model).text == HELLO
+
+
+def test_a_success_in_between_begins_the_count_anew(stage: Stage, model: str) -> None:
+    answers = [refusing(401), refusing(401), spoken] * 3
+    account = stage.account("openai", model, answers)
+    for _ in answers:
+        stage.gateway.ask(model)
+    stage.gateway.until(account, state="active", error_count=0)
+    assert len(stage.asked(account)) == len(answers)
+
+
+def test_three_failures_in_a_row_cool_an_account_down(stage: Stage, kind: str, model: str) -> None:
+    bad = stage.account(kind, model, refusing(500, "broken"), priority=2)
+    stage.account(kind, model, priority=1)
+    for _ in range(5):
+        assert stage.gateway.ask(model).text == HELLO
+    found = stage.gateway.until(bad, state="cooling", error_count=3)
+    assert found["state_reason"] == "failed 3 times: broken"
+    assert found["is_valid"]
+    assert len(stage.asked(bad)) == 3
+
+
+def test_a_cooldown_lasts_as_long_as_the_upstream_said_and_is_stored(stage: Stage, kind: str, model: str) -> None:
+    account = stage.account(kind, model, refusing(429, retry_after="77"))
+    stage.gateway.ask(model)
+    found = stage.gateway.until(account, state="cooling")
+    until = datetime.fromisoformat(found["state_until"])
+    assert 74 < (until - datetime.now(UTC)).total_seconds() <= 77
+    assert found["state_reason"] == "rate limit reached"
+
+
+def test_a_spend_cap_of_anthropic_cools_for_an_hour(stage: Stage, model: str) -> None:
+    account = stage.account("anthropic", model, refusing(429))
+    got = stage.gateway.ask(model)
+    assert got.status == 429
+    assert int(got.headers["retry-after"]) > 3500
+    assert stage.gateway.until(account, state="cooling")["state_reason"] == "quota or credit used up"
+
+
+# ---- what people do
+
+
+def test_a_disabled_account_is_never_used_and_an_enabled_one_at_once(stage: Stage, kind: str, model: str) -> None:
+    off = stage.account(kind, model, priority=2)
+    stage.account(kind, model, priority=1)
+    stage.change(off, state="disabled")
+    for _ in range(5):
+        assert stage.gateway.ask(model).text == HELLO
+    assert stage.asked(off) == []
+    stage.change(off, state="active")
+    stage.gateway.ask(model)
+    assert len(stage.asked(off)) == 1
+
+
+def test_an_account_serves_from_the_request_after_it_was_added_until_it_is_deleted(
+    stage: Stage, kind: str, model: str
+) -> None:
+    for _ in range(5):
+        assert stage.gateway.ask(model).status == 404
+        account = stage.account(kind, model)
+        assert stage.gateway.ask(model).text == HELLO
+        stage.gateway.api("DELETE", f"/api/cookies/{account['id']}")
+
+
+def test_an_account_of_the_command_line_serves_within_a_second(stage: Stage, model: str) -> None:
+    words = ["accounts", "add", "--provider", "anthropic", "--name", model, "--api-key-stdin", "--models", model]
+    stage.gateway.flask(*words, "--base-url", stage.upstream.url, stdin="sk-up-cli\n")
+    wait_until(lambda: stage.gateway.ask(model).status == 200, 1.2)
+    stage.gateway.flask("accounts", "disable", model)
+    wait_until(lambda: stage.gateway.ask(model).status == 529, 1.2)
+    stage.gateway.flask("models", "map", f"{model}-*", "practice/x")
+    wait_until(lambda: stage.gateway.ask(f"{model}-alias").status == 200, 1.2)
+
+
+def test_a_new_key_of_an_account_is_used_at_once(stage: Stage, kind: str, model: str) -> None:
+    account = stage.account(kind, model)
+    key = unique("sk-up-new")
+    stage.change(account, api_key=key)
+    stage.gateway.ask(model)
+    assert len(stage.upstream.of(key)) == 1
+
+
+# ---- what an upstream's 400 teaches
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_option_is_learned_from_a_400_and_remembered(stage: Stage, model: str, stream: bool) -> None:
+    def answer(asked: Asked) -> Reply:
+        if "stream_options" in asked.json:
+            return refusing(400, "Unrecognized request argument supplied: stream_options")(asked)
+        return spoken(asked)
+
+    account = stage.account("openai", model, answer)
+    got = stage.gateway.ask(model, stream=stream)
+    assert (got.status, got.text) == (200, HELLO)
+    assert len(stage.asked(account)) == 2
+    assert stage.gateway.until(account, learned_options={"stream_options": False})["error_count"] == 0
+    assert stage.gateway.ask(model, stream=stream).text == HELLO
+    assert len(stage.asked(account)) == 3, "the second request knows it"
+
+
+def test_the_most_tokens_an_upstream_takes_are_learned(stage: Stage, model: str) -> None:
+    def answer(asked: Asked) -> Reply:
+        if asked.json["max_tokens"] > 4096:
+            return refusing(400, "max_tokens must be less than or equal to 4096")(asked)
+        return spoken(asked)
+
+    account = stage.account("openai", model, answer)
+    for _ in range(2):
+        got = stage.gateway.ask(model, max_tokens=64_000)
+        assert (got.status, got.text, got.headers["opus-warnings"]) == (200, HELLO, "max_tokens_clamped")
+    assert [asked.json["max_tokens"] for asked in stage.asked(account)] == [64_000, 4096, 4096]
+
+
+def test_a_400_that_teaches_nothing_new_is_told(stage: Stage, model: str) -> None:
+    account = stage.account("openai", model, refusing(400, "stream_options are bad"))
+    assert stage.gateway.ask(model).error == (400, "invalid_request_error", "stream_options are bad")
+    assert len(stage.asked(account)) == 2
+
+
+# ---- mixed
+
+
+def test_a_haiku_that_nobody_serves_goes_to_the_last_used_model_with_a_warning(stage: Stage, model: str) -> None:
+    account = stage.account("openai", model)
+    stage.gateway.ask(model)
+    got = stage.gateway.ask("claude-haiku-9")
+    assert (got.status, got.headers["opus-warnings"]) == (200, "model_substituted")
+    assert stage.asked(account)[-1].model == model
+    assert got.json["model"] == "claude-haiku-9"
+
+
+def test_practice_no_longer_serves_every_name_once_an_account_existed(stage: Stage, model: str) -> None:
+    stage.account("openai", model)
+    assert stage.gateway.ask("any name").status == 404
+    assert stage.gateway.ask("practice/any").headers["opus-provider"] == "practice"
+
+
+def test_every_request_of_this_module_left_its_row(stage: Stage) -> None:
+    stage.see_what_was_left()
