@@ -13,7 +13,7 @@ import pytest
 
 from opus_api.config import ROOT
 from tests.fakes import formats
-from tests.fakes.upstream import CUT, Asked, Reply, Upstream, after, refusing, spoken
+from tests.fakes.upstream import CUT, Asked, Reply, Upstream, after, in_json, refusing, spoken
 from tests.live import KEY, Gateway, gateway
 
 HERE = Path(__file__).parent
@@ -35,6 +35,7 @@ OPENAI = {
 RUNS = ANTHROPIC | OPENAI
 
 TOO_LONG = "prompt is too long: 215432 tokens > 200000 maximum"
+LOST = {"type": "invalid_request_error", "message": "no such thread", "details": {"error_code": "thread_not_found"}}
 SOON = 0.05  # so that what was said before has arrived as content
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
 
@@ -100,6 +101,7 @@ def live(migrated: Path, upstream: Upstream) -> Iterator[Gateway]:
             (*openai, ["cut-gpt"], after(3, SOON, CUT)),
             (*anthropic, ["dies-claude"], dying),
             (*openai, ["dies-gpt"], dying),
+            (*anthropic, ["lost-claude"], in_json({"type": "error", "error": LOST}, 400)),
             (*openai, ["shaky-*"], once(500)),
         ]
         for provider, url, models, answer in accounts:
