@@ -1,8 +1,8 @@
-"""What a stream must look like: the frames of both dialects and the order of Anthropic's events. Used by all stream tests.
+"""What a stream must look like: the frames of both dialects, the order of Anthropic's events. Used by all stream tests.
 
-    stream  := ping* message_start (block | ping)* message_delta+ message_stop
-    block i := content_block_start (content_block_delta | ping)* content_block_stop      i = 0, 1, 2, …
-    anywhere after message_start: error, and nothing after it
+stream  := ping* message_start (block | ping)* message_delta+ message_stop
+block i := content_block_start (content_block_delta | ping)* content_block_stop      i = 0, 1, 2, …
+anywhere after message_start: error, and nothing after it
 """
 
 import json
@@ -22,7 +22,7 @@ DELTA_OF = {
 
 
 def events(stream: bytes) -> list[Event]:
-    """The events of an Anthropic stream, each in its one allowed form: ``event: <type>``, ``data: <one line>``, blank."""
+    """The events of an Anthropic stream, each in its one form: ``event: <type>``, ``data: <one line>``, blank."""
     return [_event(frame) for frame in _frames(stream)]
 
 
@@ -116,7 +116,9 @@ class Grammar:
         self._open, self._signed = block["type"], False
         if block["type"] == "tool_use":
             self._tools += 1
-            return "" if block["id"] and block["name"] and block["input"] == {} else "a tool needs id and name, input {}"
+            return (
+                "" if block["id"] and block["name"] and block["input"] == {} else "a tool needs id and name, input {}"
+            )
         empty = {"text": "", "thinking": "", "signature": ""}
         return "" if all(block.get(k, v) == v for k, v in empty.items()) else "text and thinking start empty"
 

@@ -44,13 +44,10 @@ class Decoder:
 
     def close(self) -> list[SseEvent]:
         """What the last blank line would have dispatched, when it is whole: its data is JSON or the end mark."""
-        self._begun = True
-        if self._held == b"\r":
-            self._held = b"\n"
-        block = b"".join([*self._parts, self._held])
+        events = self.feed(b"\n") if self._held == b"\r" else []  # the line feed that might have followed
+        event = parse(b"".join([*self._parts, self._held]).strip(b"\n"))
         self._parts, self._held = [], b""
-        event = parse(block.strip(b"\n"))
-        return [event] if event and _is_whole(event[1]) else []
+        return [*events, event] if event and _is_whole(event[1]) else events
 
     def _keep(self, data: bytes) -> list[SseEvent]:
         if data:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests import grammar
 from tests.golden.pipeline import Answer, Exchange, answer, cut
 

@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+
+from opus_api.wire import jsons
+
+
+@pytest.mark.parametrize("text", ["", "{", "nul", "NaN", "[Infinity]", "-Infinity", "1e999", "[" * 5000 + "]" * 5000])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(jsons.JsonError):
+        jsons.loads(text)
+
+
+def test_half_an_emoji_passes_in_and_out() -> None:
+    value = jsons.loads(b'{"text":"\\ud83d"}')
+    assert value == {"text": "\ud83d"}
+    assert jsons.dumps(value) == b'{"text":"\\ud83d"}'
+
+
+def test_large_numbers_pass() -> None:
+    assert jsons.dumps(2**70) == str(2**70).encode()
+
+
+@pytest.mark.parametrize("value", [object(), {"x": {1, 2}}, {"a": float("nan"), "b": "\ud83d"}])
+def test_what_can_not_be_said_in_json_is_refused(value: Any) -> None:
+    with pytest.raises(jsons.JsonError):
+        jsons.dumps(value)
+
+
+def test_depth_has_a_limit() -> None:
+    deep: Any = 1
+    for _ in range(jsons.DEEPEST):
+        deep = [deep]
+    assert jsons.dumps(deep)
+    with pytest.raises(jsons.JsonError):
+        jsons.dumps([deep])
+    with pytest.raises(jsons.JsonError):
+        jsons.dumps(["\ud83d", deep])
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ('{"a":1', {"a": 1}),
+        ('{"a":"x', {"a": "x"}),
+        ('{"a":"x\\', {}),
+        ('{"a":[1,{"b":2', {"a": [1, {"b": 2}]}),
+        ('{"a":1,"b', {"a": 1}),
+        ('{"a":1,"b":', {"a": 1}),
+        ('{"a":1,', {"a": 1}),
+        ('{"a":tru', {}),
+        ('{"a":"},"', {"a": "},"}),
+        ("{", {}),
+    ],
+)
+def test_json_that_was_cut_is_closed(text: str, value: Any) -> None:
+    assert jsons.loads_cut(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "no json", "}{"])
+def test_what_was_never_json_stays_refused(text: str) -> None:
+    with pytest.raises(jsons.JsonError):
+        jsons.loads_cut(text)
