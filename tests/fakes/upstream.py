@@ -85,6 +85,7 @@ class Upstream:
         self.models: dict[str, list[str]] = {}  # account's key -> what its list of models holds
         self.open_connections = 0
         self._tls = tls
+        self._idle: set[socket.socket] = set()
         self._turns: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -97,6 +98,12 @@ class Upstream:
     def of(self, key: str) -> list[Asked]:
         """What was asked with this account's key, messages only."""
         return [asked for asked in self.asked if asked.key == key and asked.method == "POST"]
+
+    def hang_up(self) -> None:
+        """Close every connection on which nothing is being answered."""
+        for connection in list(self._idle):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -120,13 +127,19 @@ class Upstream:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             incoming = connection.makefile("rb")
-            while (asked := _read(incoming, number)) is not None:
-                self.asked.append(asked)
-                if not self._answer(connection, asked):
+            answered = True
+            while answered:
+                self._idle.add(connection)
+                asked = _read(incoming, number)
+                self._idle.discard(connection)
+                if asked is None:
                     break
+                self.asked.append(asked)
+                answered = self._answer(connection, asked)
         except OSError:  # it hung up between two requests, or does not like our certificate
             pass
         finally:
+            self._idle.discard(connection)
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # the file made of it would keep it open
             connection.close()
@@ -268,12 +281,15 @@ def refusing(status: int, message: str = "", **headers: str) -> Callable[[Asked]
 
 
 def after(steps: int, *then: Step) -> Callable[[Asked], Reply]:
-    """The regular stream as far as ``steps`` events, then something else."""
+    """The regular stream as far as ``steps`` events, then something else; of a whole answer, half of it."""
 
     def answer(asked: Asked) -> Reply:
-        kind = formats.anthropic if is_anthropic(asked) else formats.openai
-        events = list(kind.stream(formats.conversation(asked.json), {**asked.json, "stream": True}))
-        return streamed([*events[:steps], *then])
+        reply = spoken(asked)
+        if isinstance(reply.body, bytes):
+            reply.body = [reply.body[: len(reply.body) // 2], *then]
+        else:
+            reply.body = [*reply.body[:steps], *then]
+        return reply
 
     return answer
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.fakes.upstream import Answer, Asked, Upstream
 from tests.live import Answer as Reply
-from tests.live import Gateway, gateway, unique
+from tests.live import Gateway, gateway, unique, wait_until
 
 BASE = {"anthropic": "", "openai": "/v1", "morph": "/v1"}  # what each kind's base URL ends with
 
@@ -20,7 +21,7 @@ class Stage:
 
     gateway: Gateway
     upstream: Upstream
-    _left: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    _left: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
     def account(self, kind: str, model: str, answer: Answer | None = None, **fields: Any) -> dict[str, Any]:
         """An account that serves this model alone; ``answer`` is what its upstream says instead of the usual."""
@@ -35,13 +36,17 @@ class Stage:
 
     def leaves(self, answer: Reply, **fields: Any) -> None:
         """The answer's log row has these values: looked at by ``see_what_was_left``, as rows take up to a second."""
-        self._left.append((answer.headers["request-id"], fields))
+        self._left.append(("request_id", answer.headers["request-id"], fields))
+
+    def left_behind(self, model: str, **fields: Any) -> None:
+        """The same of a client that left without an answer: its model is its own."""
+        self._left.append(("model", model, fields))
 
     def see_what_was_left(self) -> None:
         left, self._left = self._left, []
         assert left
-        for name, fields in left:
-            row = self.gateway.row(name)
+        for column, value, fields in left:
+            row = wait_until(partial(self.gateway.rows, f"{column} = ?", value))[0]
             assert {field: row[field] for field in fields} == fields, row["model"]
 
     def change(self, account: dict[str, Any], **fields: Any) -> None:
@@ -65,7 +70,7 @@ def stage(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
 @pytest.fixture(scope="session")
 def hasty(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
     """With little patience, and another strategy."""
-    limits = {"CONNECT": "0.5", "FIRST_EVENT": "0.6", "IDLE": "0.6", "TOTAL": "1.5"}
+    limits = {"CONNECT": "0.4", "FIRST_EVENT": "0.5", "IDLE": "0.5", "TOTAL": "1.2"}
     settings = {f"UPSTREAM_{name}_TIMEOUT": value for name, value in limits.items()}
     settings |= {"ROTATION_STRATEGY": "round_robin", "COOKIE_MAX_ERROR_COUNT": "1", "MAX_ATTEMPTS": "2"}
     with gateway(migrated, **settings) as running:
