@@ -36,8 +36,7 @@ def wanted(source: str) -> list[tuple[str, str]]:
     """(name, reason) for each requirement that a person wrote."""
     lines = [line for line in text(source).splitlines() if re.match(r"[A-Za-z]", line)]
     return [
-        (canonicalize_name(Requirement(line.partition("#")[0]).name), line.partition("#")[2].strip())
-        for line in lines
+        (canonicalize_name(Requirement(line.partition("#")[0]).name), line.partition("#")[2].strip()) for line in lines
     ]
 
 
@@ -131,9 +130,7 @@ def test_an_old_python_is_refused_in_one_sentence(checkout):
 def test_a_missing_venv_module_is_named_with_the_command_that_installs_it(checkout):
     python = fake_python(checkout, 'case "$2" in *ensurepip*) exit 1;; *version_info*) exit 0;; esac; exit 3')
     done = make("setup", cwd=checkout, PYTHON=python)
-    assert (
-        done.stderr.splitlines()[0] == "Python's venv module is missing; type: apt-get install python3-venv"
-    )
+    assert done.stderr.splitlines()[0] == "Python's venv module is missing; type: apt-get install python3-venv"
     assert not (checkout / ".venv").exists()
 
 

@@ -77,7 +77,9 @@ def error_event(error: ApiError, request_id: str) -> bytes:
 
 
 def _error(error: ApiError, request_id: str) -> dict[str, Any]:
-    detail = {"type": error.type, "message": error.message}
+    detail: dict[str, Any] = {"type": error.type, "message": error.message}
+    if error.details:
+        detail["details"] = error.details
     return {"type": "error", "error": detail, "request_id": request_id}
 
 

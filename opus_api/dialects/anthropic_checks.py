@@ -42,6 +42,7 @@ MEMBERS: Mapping[str, type] = {
     "thinking": dict,
     "output_config": dict,
     "metadata": dict,
+    "thread": dict,
     "temperature": float,
     "top_p": float,
     "top_k": int,
@@ -64,7 +65,8 @@ def check_body(body: Body, version: str) -> None:
         optional(body, name, kind)
     _check_settings(body)
     _check_system(body.get("system"))
-    _check_messages(required(body, "messages", list))
+    resumed = (body.get("thread") or {}).get("type") == "continue"  # Anthropic has the messages before
+    _check_messages(required(body, "messages", list), resumed)
     _check_tools(body)
 
 
@@ -93,8 +95,8 @@ def _check_system(system: Any) -> None:
             raise refused(("system", index, "type"), "Input should be 'text'")
 
 
-def _check_messages(messages: list[Any]) -> None:
-    if not messages:
+def _check_messages(messages: list[Any], resumed: bool) -> None:
+    if not messages and not resumed:
         raise refused(("messages",), "at least one message is required")
     for index, message in enumerate(messages):
         at = ("messages", index)
@@ -105,7 +107,7 @@ def _check_messages(messages: list[Any]) -> None:
         if "content" not in message:
             raise refused((*at, "content"), "Field required")
         _check_content(message["content"], (*at, "content"))
-    if all(message["role"] == "system" for message in messages):
+    if all(message["role"] == "system" for message in messages) and not resumed:
         raise refused(("messages",), "at least one message with role 'user' is required")
 
 

@@ -92,7 +92,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, Failure):
-        return ApiError(error.status, error.type, error.message)
+        return ApiError(error.status, error.type, error.message, details=error.details)
     log.error("unexpected error in an answer", exc_info=error)
     return ApiError(500, "api_error", "Internal error")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from opus_api.upstreams import anthropic_request, bodies
 from opus_api.upstreams.base import Credentials, Failure, Field, Option, Probe, Relayed, Verdict
-from opus_api.upstreams.failures import broken, failure_in, judge, message_of
+from opus_api.upstreams.failures import broken, details_of, failure_in, judge, message_of
 from opus_api.upstreams.models_list import read_models
 from opus_api.wire import sse
 from opus_api.wire.events import EventError, checked, checked_message
@@ -99,6 +99,7 @@ class Anthropic:
 
     def failure(self, response: HttpResponse, credentials: Credentials) -> Failure:
         failure = judge(response.status, message_of(response), response.headers, credentials)
+        failure.details = details_of(response)
         if failure.verdict is Verdict.RATE and failure.retry_after is None:
             failure.verdict, failure.retry_after = Verdict.QUOTA, SPEND_CAP_WAIT
         return failure

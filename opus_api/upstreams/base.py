@@ -51,6 +51,7 @@ class Failure(Exception):
     model_only: bool = False  # the cooldown concerns this model of the account, not all of it
     learned: Mapping[str, Any] = field(default_factory=dict)
     upstream_request_id: str = ""
+    details: Mapping[str, Any] | None = None  # of Anthropic's error; its SDKs act on them
 
     def __str__(self) -> str:
         return f"{self.status} {self.type}: {self.message}"

@@ -32,6 +32,8 @@ def convert(call: Call, options: Options) -> list[Body]:
     for turn in conversation:
         if turn.role == "system":
             _add_system(out, _texts(block for _, block in turn.blocks), options)
+            if any(block["type"] != "text" for _, block in turn.blocks):
+                call.warn("server_blocks")
             continue
         messages = converter.assistant(turn) if turn.role == "assistant" else converter.user(turn)
         said = said or bool(messages)
@@ -190,6 +192,8 @@ class _Converter:
                 self._call.warn("citations")
                 head = f'<search_result source="{block["source"]}" title="{block["title"]}">'
                 return _text_part(f"{head}\n{_texts(block['content'], chr(10))}\n</search_result>")
+            case "tool_reference":
+                return _text_part(f"Tool loaded: {block.get('tool_name') or block.get('name') or ''}")
             case _:
                 self._call.warn("server_blocks")
                 return []

@@ -24,7 +24,7 @@ SILENT = {
     "diagnostics",
     "metadata",
 }
-NEEDS_ANTHROPIC = ("mcp_servers", "container", "thread", "fallbacks", "compaction")
+NEEDS_ANTHROPIC = ("mcp_servers", "container", "fallbacks", "compaction")
 MAPPED = {
     "model",
     "max_tokens",
@@ -37,6 +37,7 @@ MAPPED = {
     "thinking",
     "output_config",
     "temperature",
+    "thread",
     "top_p",
     "top_k",
 }
@@ -70,7 +71,15 @@ def long_names(call: Call) -> dict[str, str]:
     return {short_name(name): name for name in names if len(name) > LONGEST_TOOL_NAME}
 
 
+def refuse_thread(body: Body) -> None:
+    """Conversations kept at Anthropic. With these details its SDKs send the whole conversation instead."""
+    if body.get("thread"):
+        details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        raise InvalidRequest("thread: needs an Anthropic upstream", details=details)
+
+
 def _refuse_foreign(call: Call, body: Body) -> None:
+    refuse_thread(body)
     for name in NEEDS_ANTHROPIC:
         if body.get(name):
             raise InvalidRequest(f"{name}: needs an Anthropic upstream")

@@ -88,7 +88,26 @@ def broken(message: str, status: int = 502, type_: str = "api_error") -> Failure
 def failure_in(body: Any, credentials: Credentials) -> Failure | None:
     """The failure that came with 200, as a JSON answer or inside a stream; None when ``body`` tells of none."""
     found = error_in(body)
-    return judge(found[1] or 502, found[0], {}, credentials) if found else None
+    if found is None:
+        return None
+    failure = judge(found[1] or 502, found[0], {}, credentials)
+    failure.details = details_in(body)
+    return failure
+
+
+def details_in(body: Any) -> Mapping[str, Any] | None:
+    """``error.details`` of an Anthropic error."""
+    error = body.get("error") if isinstance(body, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    return details if isinstance(details, dict) else None
+
+
+def details_of(response: HttpResponse) -> Mapping[str, Any] | None:
+    """The same of a whole refusal."""
+    try:
+        return details_in(jsons.loads(response.body))
+    except jsons.JsonError:
+        return None
 
 
 def error_in(body: Any) -> tuple[str, int | None] | None:

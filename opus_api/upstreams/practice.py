@@ -12,6 +12,7 @@ from typing import Any
 from opus_api.upstreams.anthropic import Anthropic
 from opus_api.upstreams.base import Credentials, Field, Option, Probe
 from opus_api.upstreams.bodies import encoded
+from opus_api.upstreams.chat_request import refuse_thread
 from opus_api.wire import jsons, sse
 from opus_api.wire.http import Flow, HttpRequest
 from opus_api.wire.messages import Event, MessageWriter, Usage
@@ -35,6 +36,8 @@ FAULTS: Mapping[str, str] = {
     "garbage": "an event that is not JSON, after some text",
     "slow": "one word a second",
 }
+# What Claude Code adds to the user's words.
+REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.S)
 MARK = re.compile(r"\[\[practice:(\w+)\]\]")
 STATUS_FAULTS = {"429": ("rate_limit_error", {"retry-after": "1"}), "529": ("overloaded_error", {})}
 ASKS_FOR_TOOL = re.compile(r"\b(tools?|use|call|run|invoke|look up|search|weather)\b|工具|调用|使用|查", re.I)
@@ -59,6 +62,7 @@ class Practice(Anthropic):
     model_names: Mapping[str, str] = field(default_factory=dict)
 
     def request(self, call: Call, model: str, credentials: Credentials, verbatim: bool) -> HttpRequest:
+        refuse_thread(call.canonical())
         body = {**call.canonical(), "model": call.model, "input_estimate": call.input_estimate}
         return HttpRequest("POST", f"{SCHEME}//messages", {}, encoded(body))
 
@@ -150,7 +154,8 @@ def _last_blocks(body: Body) -> list[Body]:
 
 
 def _prompt(body: Body) -> str:
-    return "\n".join(block["text"] for block in _last_blocks(body) if block["type"] == "text")
+    text = "\n".join(block["text"] for block in _last_blocks(body) if block["type"] == "text")
+    return REMINDER.sub("", text).strip()
 
 
 def _results(body: Body) -> list[str]:
@@ -160,7 +165,7 @@ def _results(body: Body) -> list[str]:
 
 
 def _wanted_tool(body: Body) -> Body | None:
-    """The tool that the prompt asks for: named in it, forced by tool_choice, or the first when it says "tool"."""
+    """The tool that is asked for: named in the prompt, forced by tool_choice, or the first when it says "tool"."""
     tools = [tool for tool in body.get("tools") or [] if tool.get("type") in (None, "custom")]
     choice = body.get("tool_choice") or {"type": "auto"}
     if not tools or choice["type"] == "none" or (_results(body) and choice["type"] == "auto"):
@@ -168,7 +173,8 @@ def _wanted_tool(body: Body) -> Body | None:
     if choice["type"] == "tool":
         return next((tool for tool in tools if tool["name"] == choice["name"]), None)
     prompt = _prompt(body)
-    named = next((tool for tool in tools if tool["name"].lower() in prompt.lower()), None)
+    words = {word.lower() for word in re.findall(r"[\w-]+", prompt)}
+    named = next((tool for tool in tools if tool["name"].lower() in words), None)
     return named or (tools[0] if choice["type"] == "any" or ASKS_FOR_TOOL.search(prompt) else None)
 
 

@@ -219,6 +219,8 @@ bp = page_blueprint("console")
 @bp.get("/index.html")
 def index() -> Response:
     """The front door: the accounts for who is signed in, else the sign-in."""
+    if request.method == "HEAD":  # Claude Code's probe follows redirects and would render the sign-in page
+        return make_response("")
     page = "cookies_pages.index" if current_user.is_authenticated else "auth_pages.login"
     return redirect(url_for(page))
 

@@ -1,14 +1,27 @@
 """The errors a client can see, raised where they happen and rendered once (``dialects``, ``web/errors.py``)."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
+
+Details = Mapping[str, Any]
 
 
 class ApiError(Exception):
-    """``type`` is Anthropic's word; dialects translate it. ``message`` is for the caller and free of secrets."""
+    """``type`` is Anthropic's word; dialects translate it. ``message`` is for the caller and free of secrets.
 
-    def __init__(self, status: int, type: str, message: str, headers: Mapping[str, str] | None = None):
+    ``details`` is what Anthropic's SDKs read beside the message (``error_code`` and its data), None when there is none.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        details: Details | None = None,
+    ):
         super().__init__(message)
+        self.details = details
         self.status = status
         self.type = type
         self.message = message
@@ -21,8 +34,8 @@ class _Kind(ApiError):
     STATUS: ClassVar[int]
     TYPE: ClassVar[str]
 
-    def __init__(self, message: str, headers: Mapping[str, str] | None = None):
-        super().__init__(self.STATUS, self.TYPE, message, headers)
+    def __init__(self, message: str, headers: Mapping[str, str] | None = None, details: Details | None = None):
+        super().__init__(self.STATUS, self.TYPE, message, headers, details)
 
 
 class InvalidRequest(_Kind):

@@ -95,18 +95,7 @@ def test_a_tool_is_called_and_its_result_is_read(run: str, facts: Facts, kind: s
 
 
 # The newest SDKs open a thread on the server; told with details.error_code that there are none, they go on without.
-THREADED = [("anthropic-2", "openai"), ("anthropic-node", "openai")]
-NOT_TOLD = pytest.mark.xfail(reason="a refused thread does not say thread_unsupported_request yet")
-
-
-@pytest.mark.parametrize(
-    "run, kind",
-    [
-        pytest.param(run, kind, marks=NOT_TOLD if (run, kind) in THREADED else ())
-        for run in [*ANTHROPIC, "openai-node"]
-        for kind in MODELS
-    ],
-)
+@pytest.mark.parametrize("run, kind", [(run, kind) for run in [*ANTHROPIC, "openai-node"] for kind in MODELS])
 def test_the_sdks_own_tool_loop_comes_to_its_end(facts: Facts, kind: str):
     ends = {**ANSWERS, "practice": "This is practice: no model was asked. The tool answered: It is sunny in Paris."}
     assert facts["runner"][kind] == ends[kind]
@@ -272,7 +261,6 @@ def test_what_no_retry_can_cure_is_not_tried_again(run: str, facts: Facts, live:
 # ---- what the newest SDKs look for inside an error
 
 
-@pytest.mark.xfail(reason="details are not passed on yet; with them the SDK sends the whole conversation again")
 def test_the_details_of_an_upstreams_refusal_come_through(live: Gateway):
     answer = live.ask("lost-claude", thread={"type": "continue", "previous_message_id": "msg_1"})
     assert (answer.status, answer.json["error"]) == (400, LOST)

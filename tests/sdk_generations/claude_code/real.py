@@ -98,7 +98,6 @@ def test_it_runs_a_tool_and_reads_what_it_printed(live: Live, claude: Claude, ki
     assert claude(live.model(kind, echoing)) == "It printed 4711\n"
 
 
-@pytest.mark.xfail(reason="practice reads reminders as if the user had written them")
 @every_version
 def test_practice_does_not_keep_it_busy_with_agents(live: Live, claude: Claude, version: str):
     model = live.model("practice")

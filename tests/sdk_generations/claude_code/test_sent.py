@@ -125,7 +125,6 @@ def test_neither_the_device_nor_the_account_of_the_user_reaches_another_upstream
     assert not [name for name in asked.headers if name.startswith(("x-claude", "x-stainless", "anthropic-"))]
 
 
-@pytest.mark.xfail(reason="practice reads reminders as if the user had written them")
 @every_version
 def test_practice_answers_what_the_user_wrote_and_not_the_reminders(live: Live, version: str):
     answer = send(live, request(live.model("practice"), version=version), version)
@@ -175,7 +174,6 @@ def test_results_in_the_order_of_completion_are_sent_in_the_order_of_the_calls(l
     assert told == [("call_openai-style.1", "slept"), ("toolu_2", "Error: status 1")]
 
 
-@pytest.mark.xfail(reason="a tool_reference inside a result is dropped, and the model reads nothing")
 def test_another_upstream_is_told_which_tools_a_search_has_found(live: Live):
     body = request(live.model("openai", saying), version=NEW)
     body["messages"] += [
