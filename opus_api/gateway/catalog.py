@@ -104,7 +104,7 @@ class Catalog:
             yield from PRACTICE_MODELS
 
     def model_info(self, name: str, target: Target) -> dict[str, Any]:
-        """One entry that both SDK families read (wire.md 2.2)."""
+        """One entry that both SDK families read: Anthropic's members and OpenAI's."""
         created = datetime.fromtimestamp(int(target.account.created_at) if target.account else 0, UTC)
         return {
             "type": "model",

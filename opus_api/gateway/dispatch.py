@@ -1,7 +1,7 @@
 """The attempt loop: one request, tried on account after account until one answers with content.
 
-Before the first content a failure moves to the next account unseen; after it, it ends the answer. What counts as an
-attempt, what moves on free and who is to blame stands in reliability.md 4.2.
+Before the first content a failure moves to the next account unseen; after it, it ends the answer. A try whose work may
+have begun counts against MAX_ATTEMPTS; refusals before any work move on free.
 """
 
 import random
@@ -261,7 +261,7 @@ def as_error(failure: Failure, model: str) -> ApiError:
 
 
 def exhausted(last: Failure | None, outlook: Outlook, model: str) -> ApiError:
-    """Nobody is left (spec.md "Pool exhausted", wire.md 4.6)."""
+    """Nobody is left: 429 when waiting for limits cures it, the upstream's own trouble as it is, else 529."""
     if last is not None and last.verdict in (Verdict.TRANSIENT, Verdict.UNREACHABLE, Verdict.OVERLOADED):
         return ApiError(last.status, last.type, last.message, _retry_headers(outlook) if outlook.wait else {})
     if outlook.absent or (last is not None and last.verdict is Verdict.NO_MODEL):

@@ -151,7 +151,7 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
 
 
 def outcome(answer: Answer) -> str:
-    """One of the words of spec.md."""
+    """How it ended, in the log's words: ok, client_gone, client_error, upstream_error, upstream_cut, gateway_error."""
     if answer.client_gone:
         return "client_gone"
     if answer.error is None:

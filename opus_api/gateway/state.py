@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from opus_api.services.request_log import AccountState
 from opus_api.services.snapshot import AccountValue
 
-RATE_BASE, RATE_CAP = 30.0, 300.0  # seconds; doubled each time in a row (reliability.md 4.2)
+RATE_BASE, RATE_CAP = 30.0, 300.0  # seconds; doubled each time in a row
 TRANSIENT_BASE, TRANSIENT_CAP = 30.0, 300.0
 QUOTA_WAIT = 3600.0
 RATE_REASON, QUOTA_REASON = "rate limit reached", "quota or credit used up"

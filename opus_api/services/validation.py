@@ -13,7 +13,7 @@ from opus_api.upstreams.base import Credentials, Failure, Probe, Verdict
 DEADLINE = 15.0  # seconds for one account
 QUICK_DEADLINE = 5.0  # when somebody waits for an account to be saved
 
-# How long an account rests when its provider does not say (reliability.md 4.2).
+# How long an account rests when its provider does not say.
 REST = {Verdict.RATE: 30.0, Verdict.QUOTA: 3600.0}
 
 

@@ -36,7 +36,7 @@ def register(app: Flask) -> None:
 
 
 def dialect_of(request: Request) -> ModuleType | None:
-    """Which dialect the caller of this path speaks; None for the console and its API (wire.md 5.2)."""
+    """Which dialect the caller of this path speaks; None for the console and its API."""
     path = request.path
     if not path.startswith(DIALECT_PATHS):
         return None

@@ -45,7 +45,7 @@ def _find(snapshot: Snapshot, key: str) -> KeyValue | None:
 
 
 def may_be_anonymous(request: Request, settings: Settings) -> bool:
-    """ANONYMOUS_ACCESS; ``loopback`` also wants no sign of a proxy or of another site's page (reliability.md 6.1)."""
+    """ANONYMOUS_ACCESS; ``loopback`` also wants no sign of a proxy or of another site's page."""
     if settings.anonymous_access != "loopback":
         return settings.anonymous_access == "on"
     headers = request.headers

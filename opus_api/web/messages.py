@@ -54,7 +54,7 @@ def chat_completions() -> ResponseReturnValue:
 
 @route("/messages/count_tokens", "POST")
 def count_tokens() -> ResponseReturnValue:
-    """Local and free: no account is asked, no limit is charged (wire.md 2.1)."""
+    """Local and free: no account is asked, no limit is charged."""
     request_id = ids.request_id()
     try:
         _key(request)
