@@ -1,0 +1,202 @@
+from typing import Any
+
+import pytest
+
+from opus_api.upstreams.base import Credentials, Verdict
+from opus_api.upstreams.failures import cooldown, error_in, failure_in, judge, message_of, parameter_of, scrub
+from opus_api.wire.http import HttpResponse
+
+CREDENTIALS = Credentials("sk-secret-of-the-account", "https://upstream.test/v1", access_token="token-secret")
+NOW = 1_750_000_000.0
+
+STATUSES = {
+    400: (Verdict.CLIENT, 400, "invalid_request_error"),
+    401: (Verdict.AUTH, 529, "overloaded_error"),
+    402: (Verdict.QUOTA, 429, "rate_limit_error"),
+    403: (Verdict.AUTH, 529, "overloaded_error"),
+    404: (Verdict.NO_MODEL, 404, "not_found_error"),
+    408: (Verdict.TRANSIENT, 504, "timeout_error"),
+    409: (Verdict.TRANSIENT, 502, "api_error"),
+    413: (Verdict.CLIENT, 413, "request_too_large"),
+    418: (Verdict.CLIENT, 400, "invalid_request_error"),
+    422: (Verdict.CLIENT, 400, "invalid_request_error"),
+    429: (Verdict.RATE, 429, "rate_limit_error"),
+    500: (Verdict.TRANSIENT, 502, "api_error"),
+    502: (Verdict.TRANSIENT, 502, "api_error"),
+    503: (Verdict.TRANSIENT, 502, "api_error"),
+    504: (Verdict.TRANSIENT, 504, "timeout_error"),
+    529: (Verdict.OVERLOADED, 529, "overloaded_error"),
+    301: (Verdict.TRANSIENT, 502, "api_error"),
+}
+
+
+@pytest.mark.parametrize("status, expected", STATUSES.items())
+def test_a_status_decides_what_happens_and_what_the_client_sees(status: int, expected: tuple[Any, ...]) -> None:
+    failure = judge(status, "why", {}, CREDENTIALS)
+    assert (failure.verdict, failure.status, failure.type, failure.message) == (*expected, "why")
+    assert str(failure) == f"{expected[1]} {expected[2]}: why"
+
+
+@pytest.mark.parametrize(
+    "status, message, verdict",
+    [
+        (429, "You exceeded your current quota, please check your plan", Verdict.QUOTA),
+        (429, "insufficient_quota", Verdict.QUOTA),
+        (429, "Rate limit reached", Verdict.RATE),
+        (400, "Your credit balance is too low to access the API.", Verdict.QUOTA),
+        (400, "Tool 'credit balance is too low' is unknown", Verdict.CLIENT),
+    ],
+)
+def test_a_spent_quota_is_told_from_a_rate(status: int, message: str, verdict: Verdict) -> None:
+    assert judge(status, message, {}, CREDENTIALS).verdict is verdict
+
+
+OVERLONG = [
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (8000 in the messages).",
+    "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
+    "This model's maximum context length is 8192 tokens and your request has 9000 input tokens",
+    "maximum context length is 8192 tokens. Please reduce; your prompt contains at least 9000 input tokens",
+]
+
+
+@pytest.mark.parametrize("message", OVERLONG)
+def test_an_overlong_prompt_is_told_in_the_words_that_clients_act_on(message: str) -> None:
+    assert judge(400, message, {}, CREDENTIALS).message == "prompt is too long: 9000 tokens > 8192 maximum"
+
+
+@pytest.mark.parametrize(
+    "message, clean",
+    [
+        ("Incorrect key sk-secret-of-the-account", "Incorrect key ***"),
+        ("Incorrect key sk-proj-ab**********cd", "Incorrect key sk-***"),
+        ("no route https://upstream.test/v1/x", "no route upstream/x"),
+        ("bearer token-secret", "bearer ***"),
+        ("task-force", "task-force"),
+        ("x" * 5000, "x" * 2000),
+    ],
+)
+def test_a_message_carries_no_secret_and_no_address(message: str, clean: str) -> None:
+    assert scrub(message, CREDENTIALS) == clean
+
+
+def test_an_account_without_a_key_hides_nothing() -> None:
+    assert scrub("plain", Credentials()) == "plain"
+
+
+# ---- finding the message
+
+
+BODIES = {
+    "OpenAI": (b'{"error":{"message":"m","type":"t","code":null}}', "m"),
+    "Anthropic": (b'{"type":"error","error":{"type":"api_error","message":"m"}}', "m"),
+    "text": (b'{"error":"m"}', "m"),
+    "vLLM": (b'{"object":"error","message":"m"}', "m"),
+    "FastAPI": (b'{"detail":"m"}', "m"),
+    "plain message": (b'{"message":"m"}', "m"),
+    "plain text": (b" m\n", "m"),
+    "a page": (b"<html>m</html>", "upstream answered 500"),
+    "nothing": (b"", "upstream answered 500"),
+    "a list": (b"[1]", "upstream answered 500"),
+    "details as a list": (b'{"detail":[{"loc":["body"]}]}', "upstream answered 500"),
+    "no text at all": (b"\xff\xfe", "��"),
+    "an error without words": (b'{"error":{}}', "upstream answered 500"),
+    "a page of 3 MB": (b"x" * 3_000_000, "x" * 2000),
+}
+
+
+@pytest.mark.parametrize("body, message", BODIES.values(), ids=BODIES)
+def test_the_message_is_found_in_every_shape(body: bytes, message: str) -> None:
+    assert message_of(HttpResponse(500, {}, body)) == message
+
+
+@pytest.mark.parametrize(
+    "body, parameter",
+    [(b'{"error":{"param":"top_k"}}', "top_k"), (b'{"error":{"param":null}}', ""), (b'{"error":"x"}', ""), (b"x", "")],
+)
+def test_the_parameter_that_an_error_names_is_found(body: bytes, parameter: str) -> None:
+    assert parameter_of(HttpResponse(400, {}, body)) == parameter
+
+
+INSIDE: dict[str, tuple[Any, tuple[str, int | None] | None]] = {
+    "none": ({"id": "x", "choices": []}, None),
+    "null": ({"error": None}, None),
+    "no object": ([1], None),
+    "by type": ({"error": {"type": "rate_limit_error", "message": "m"}}, ("m", 429)),
+    "by code": ({"error": {"code": "insufficient_quota", "message": "m"}}, ("m", 402)),
+    "by number": ({"error": {"code": 429, "message": "m"}}, ("m", 429)),
+    "by number as text": ({"error": {"code": "503", "message": "m"}}, ("m", 503)),
+    "by Groq's status_code": ({"error": {"status_code": 400, "type": "x", "message": "m"}}, ("m", 400)),
+    "by nothing": ({"error": {"message": "m"}}, ("m", None)),
+    "odd codes": ({"error": {"code": True, "type": ["x"], "status": 7, "message": {"a": 1}}}, ("{'a': 1}", None)),
+    "odd error": ({"error": 7}, ("unknown error", None)),
+    "text": ({"error": "m"}, ("m", None)),
+    "vLLM": ({"object": "error", "message": "m", "code": 404}, ("m", 404)),
+}
+
+
+@pytest.mark.parametrize("body, found", INSIDE.values(), ids=INSIDE)
+def test_an_error_inside_a_success_is_found(body: Any, found: Any) -> None:
+    assert error_in(body) == found
+    assert (failure_in(body, CREDENTIALS) is None) == (found is None)
+
+
+def test_an_error_without_a_status_is_a_bad_gateway() -> None:
+    failure = failure_in({"error": {"message": "boom"}}, CREDENTIALS)
+    assert failure is not None
+    assert (failure.verdict, failure.status) == (Verdict.TRANSIENT, 502)
+
+
+# ---- when to ask again
+
+
+WAITS: dict[str, tuple[dict[str, str], float | None]] = {
+    "nothing": ({}, None),
+    "milliseconds first": ({"retry-after-ms": "1500", "retry-after": "60"}, 1.5),
+    "seconds": ({"retry-after": "12"}, 12),
+    "a fraction": ({"retry-after": "1.5"}, 1.5),
+    "at least a second": ({"retry-after": "0"}, 1),
+    "at most a day": ({"retry-after": "99999999"}, 86_400),
+    "a date": ({"retry-after": "Sun, 15 Jun 2025 15:07:40 GMT"}, 60),
+    "a date in the past": ({"retry-after": "Sun, 15 Jun 2025 15:00:00 GMT"}, 1),
+    "rubbish": ({"retry-after": "soon"}, None),
+    "negative": ({"retry-after": "-5"}, None),
+    "OpenAI's durations": ({"x-ratelimit-reset-requests": "6m0s"}, 360),
+    "small durations": ({"x-ratelimit-reset-tokens": "1s120ms"}, 1.12),
+    "the larger of two": ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-reset-tokens": "1s"}, 360),
+    "only of the bucket that is empty": (
+        {
+            "x-ratelimit-reset-requests": "6m0s",
+            "x-ratelimit-remaining-requests": "5",
+            "x-ratelimit-reset-tokens": "7s",
+            "x-ratelimit-remaining-tokens": "0",
+        },
+        7,
+    ),
+    "OpenRouter's milliseconds": ({"x-ratelimit-reset": str(int((NOW + 30) * 1000))}, 30),
+    "an epoch": ({"x-ratelimit-reset": str(int(NOW + 30))}, 30),
+    "Anthropic's time": (
+        {
+            "anthropic-ratelimit-tokens-remaining": "0",
+            "anthropic-ratelimit-tokens-reset": "2025-06-15T15:07:10Z",
+            "anthropic-ratelimit-requests-remaining": "10",
+            "anthropic-ratelimit-requests-reset": "2025-06-15T16:00:00Z",
+        },
+        30,
+    ),
+    "no number at all": ({"retry-after": "9" * 400}, 86_400),
+}
+
+
+@pytest.mark.parametrize("headers, seconds", WAITS.values(), ids=WAITS)
+def test_the_time_to_ask_again_is_read_from_the_headers(headers: dict[str, str], seconds: float | None) -> None:
+    assert cooldown(headers, NOW) == (seconds if seconds is None else pytest.approx(seconds))
+
+
+def test_only_failures_that_heal_have_a_time() -> None:
+    assert judge(429, "m", {"retry-after": "7"}, CREDENTIALS).retry_after == 7
+    assert judge(400, "m", {"retry-after": "7"}, CREDENTIALS).retry_after is None
+
+
+@pytest.mark.parametrize("name", ["request-id", "x-request-id"])
+def test_the_upstream_s_request_id_is_kept_for_the_log(name: str) -> None:
+    assert judge(500, "m", {name: "req_up"}, CREDENTIALS).upstream_request_id == "req_up"
