@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -230,22 +231,28 @@ def installed(migrated: Path) -> Path:
 @contextmanager
 def gateway(migrated: Path, **settings: str) -> Iterator[Gateway]:
     """A running service; ``settings`` by their environment names."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
-        folder, log = Path(root) / "data", Path(root) / "log"
-        shutil.copytree(installed(migrated), folder)
-        port = free_port()
-        environment = {"DATA_DIR": str(folder), "PORT": str(port), "ALLOW_PRIVATE_UPSTREAMS": LOOPBACK}
-        environment |= {"GRACEFUL_TIMEOUT": "5", **settings}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*GUNICORN, "wsgi:app"], cwd=ROOT, env=clean(environment), stdout=output, stderr=subprocess.STDOUT
-            )
-        found = Gateway(f"http://127.0.0.1:{port}", port, folder, environment, process, log)
-        try:
-            _wait_until_it_answers(found)
-            yield found
-        finally:
-            found.stop()
+    root = Path(tempfile.mkdtemp())
+    folder, log = root / "data", root / "log"
+    shutil.copytree(installed(migrated), folder)
+    port = free_port()
+    environment = {"DATA_DIR": str(folder), "PORT": str(port), "ALLOW_PRIVATE_UPSTREAMS": LOOPBACK}
+    environment |= {"GRACEFUL_TIMEOUT": "5", **settings}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*GUNICORN, "wsgi:app"], cwd=ROOT, env=clean(environment), stdout=output, stderr=subprocess.STDOUT
+        )
+    found = Gateway(f"http://127.0.0.1:{port}", port, folder, environment, process, log)
+    try:
+        _wait_until_it_answers(found)
+        yield found
+    finally:
+        # It takes a second or two, in which other tests may run; Python ends after this thread.
+        threading.Thread(target=_end, args=(found, root)).start()
+
+
+def _end(found: Gateway, root: Path) -> None:
+    found.stop()
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _wait_until_it_answers(found: Gateway) -> None:

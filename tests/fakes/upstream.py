@@ -38,7 +38,10 @@ Step = bytes | float | threading.Event | End
 
 @dataclass
 class Reply:
-    """``body`` as bytes has a length; as steps it is chunked, or ends with the connection when ``framing`` is close."""
+    """``body`` as bytes has a length; as steps it is chunked, or ends with the connection when ``framing`` is close.
+
+    With ``framing`` raw it goes over the wire as it is, and so do the headers.
+    """
 
     status: int = 200
     body: bytes | Sequence[Step] = b""
@@ -221,6 +224,8 @@ def _bytes(reply: Reply) -> Iterator[Step]:
     headers = {"date": "Thu, 01 Jan 2026 00:00:00 GMT", "set-cookie": "upstream=1", "server": "fake", **reply.headers}
     if reply.framing == "close":
         headers["connection"] = "close"
+    elif reply.framing == "raw":
+        whole = True
     elif isinstance(reply.body, bytes):
         headers.setdefault("content-length", str(len(reply.body)))
     else:

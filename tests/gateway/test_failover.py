@@ -84,7 +84,7 @@ FAULTS: dict[str, tuple[Answer, str, int]] = {
     "cut before content": (after(1, CUT), "active", 1),
     "ended before content": (after(1), "active", 1),
     "half an event": (streamed([b"event: message_start\ndata: {", CUT]), "active", 1),
-    "broken framing": (Reply(200, b"zz\r\nno chunk\r\n", {"transfer-encoding": "chunked"}), "active", 1),
+    "broken framing": (Reply(200, b"zz\r\nx\r\n", {"transfer-encoding": "chunked"}, framing="raw"), "active", 1),
     "shorter than its length": (Reply(200, b"data: {}", {"content-length": "999"}, framing="close"), "active", 1),
     "a redirect": (Reply(307, b"", {"location": "http://127.0.0.1:1/"}), "active", 1),
     "broken gzip": (Reply(200, b"no gzip", {"content-encoding": "gzip"}), "active", 1),
