@@ -14,13 +14,16 @@ from gevent.event import Event
 from gevent.lock import RLock
 from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from opus_api.models import Account, ApiKey, RequestLog
 
 log = logging.getLogger(__name__)
 
 LOGS, ACCOUNTS, KEYS = (cast(sa.Table, model.__table__) for model in (RequestLog, Account, ApiKey))
+
+# What no later attempt would store either.
+UNSTORABLE = (DataError, ValueError, OverflowError)
 
 # Every column, so that all rows of a batch fit one statement.
 BLANK: dict[str, Any] = {
@@ -136,6 +139,10 @@ class Recorder:
                 _add_uses(connection, accounts, keys)
                 _set_states(connection, states)
             committed = True
+        except UNSTORABLE as error:  # kept, they would hold up everything after them
+            self.dropped += len(rows)
+            log.error("%d rows of the request log were dropped (%s)", len(rows), type(error).__name__)
+            rows, states = [], []
         finally:
             if not committed:
                 self._rows.extendleft(reversed(rows))
@@ -157,9 +164,16 @@ def _moment(unix: float | None) -> datetime | None:
     return None if unix is None else datetime.fromtimestamp(unix, UTC)
 
 
+def _storable(value: Any) -> Any:
+    """Text that every database takes: names of models come from clients, reasons from upstreams."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
 def _insert_rows(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
     """A row that was written before the connection broke is not written again."""
-    complete = [{**BLANK, **row} for row in rows]
+    complete = [{**BLANK, **{name: _storable(value) for name, value in row.items()}} for row in rows]
     if complete:
         connection.execute(_insert_new(connection.dialect.name), complete)
 
@@ -235,7 +249,7 @@ def _set_states(connection: Connection, states: Iterable[AccountState]) -> None:
             "row": change.account_id,
             "known": change.version,
             "new_state": change.state,
-            "reason": change.reason,
+            "reason": _storable(change.reason),
             "until": _moment(change.until),
             "errors": change.error_count,
             "valid": change.is_valid,
