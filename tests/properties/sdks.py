@@ -1,0 +1,42 @@
+"""The official SDKs' own accumulators, fed without a network."""
+
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+
+ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+
+class _Served(httpx2.MockTransport):
+    """Answers every request with the stream that was set last."""
+
+    def __init__(self) -> None:
+        self.stream = b""
+        super().__init__(self._answer)
+
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=self.stream)
+
+
+_SERVED = _Served()
+_HTTP = httpx2.Client(transport=_SERVED)
+_ANTHROPIC = anthropic.Anthropic(api_key="x", base_url="http://test", max_retries=0, http_client=_HTTP)
+_OPENAI = openai.OpenAI(api_key="x", base_url="http://test", max_retries=0, http_client=_HTTP)
+
+
+def anthropic_message(stream: bytes) -> dict[str, Any]:
+    """The message that the anthropic SDK makes of a stream. Raises APIStatusError for an error event."""
+    _SERVED.stream = stream
+    with _ANTHROPIC.messages.stream(max_tokens=9, **ASKED) as events:
+        return events.get_final_message().to_dict()
+
+
+def openai_completion(stream: bytes) -> dict[str, Any]:
+    """The completion that the openai SDK makes of a stream. Raises APIError for an error."""
+    _SERVED.stream = stream
+    with _OPENAI.chat.completions.stream(**ASKED) as events:
+        for _ in events:
+            pass
+        return events.current_completion_snapshot.to_dict()
