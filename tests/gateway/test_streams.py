@@ -330,6 +330,34 @@ def test_how_many_attempts_are_made_is_a_setting(hasty: Stage, model: str) -> No
     assert sum(len(hasty.asked(account)) for account in accounts) == 2
 
 
+# ---- practice, which fails on demand
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "mark, error",
+    [
+        ("429", (429, "rate_limit_error", "practice: HTTP 429 rate_limit_error with retry-after: 1")),
+        ("529", (529, "overloaded_error", "practice: HTTP 529 overloaded_error")),
+        ("cut", (502, "api_error", "upstream stream ended early")),
+        ("stall", (504, "timeout_error", "upstream stayed silent for too long")),
+        ("garbage", (502, "api_error", "upstream sent invalid JSON")),
+    ],
+)
+def test_practice_fails_in_the_named_way(hasty: Stage, mark: str, error: tuple[int, str, str], stream: bool) -> None:
+    got = hasty.gateway.ask("practice/any", f"Hi [[practice:{mark}]]", stream=stream)
+    if stream and not mark.isdigit():
+        *_, last = got.events
+        assert got.text.startswith("This is practice")
+        assert (last["error"]["type"], last["error"]["message"]) == error[1:]
+    else:
+        assert got.error == error
+
+
+def test_an_unknown_mark_is_no_failure(hasty: Stage) -> None:
+    assert hasty.gateway.ask("practice/any", "Hi [[practice:nothing]]").status == 200
+
+
 # ---- the log
 
 
@@ -394,6 +422,29 @@ def test_what_a_client_without_usage_gets_is_estimated_in_the_log(stage: Stage, 
     row = stage.gateway.row(got)
     assert row["estimated"] == 1
     assert (row["input_tokens"] > 0, row["output_tokens"] > 0) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "a\\u0000b", "x" * 5000, "\\ud83d\\ude00", "'; DROP TABLE users; --"])
+def test_whatever_clients_call_a_model_is_stored(stage: Stage, model: str, name: str) -> None:
+    stage.account("openai", model)  # practice serves no name any more
+    sent = f'{{"model": "{name}", "max_tokens": 5, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+    got = stage.gateway.post("/v1/messages", sent.encode())
+    assert got.status == 404
+    stage.leaves(got, status=404)
+
+
+def test_whatever_upstreams_tell_is_stored(stage: Stage, kind: str, model: str) -> None:
+    account = stage.account(kind, model, refusing(401, "\ud800 and \0 and " + "x" * 3000))
+    for _ in range(3):
+        assert stage.gateway.ask(model).status == 529
+    assert "and ? and xxx" in stage.gateway.until(account, state="invalid")["state_reason"]
+
+
+def test_counts_that_no_database_takes_are_not_believed(stage: Stage, kind: str, model: str) -> None:
+    stage.account(kind, model, lambda asked: spoken(asked, output_tokens=10**30, input_tokens=-5))
+    got = stage.gateway.ask(model, stream=True)
+    assert got.text == HELLO
+    stage.leaves(got, outcome="ok")
 
 
 def test_a_keys_usage_adds_up(stage: Stage, model: str) -> None:
