@@ -44,6 +44,7 @@ def convert(call: Call) -> tuple[str, list[Body]]:
 def _turns(messages: list[Body], start: int) -> list[Turn]:
     """One turn per message that says anything."""
     out: list[Turn] = []
+    last_call = ""  # the id that the old function role answers without naming it
     for index, message in enumerate(messages[start:], start):
         at = ("messages", index)
         match message["role"]:
@@ -53,8 +54,9 @@ def _turns(messages: list[Body], start: int) -> list[Turn]:
                 role = "system"
             case "assistant":
                 role, blocks = "assistant", _assistant(message, at, index)
+                last_call = blocks[-1].get("id", "") if blocks else last_call
             case "tool" | "function":
-                role, blocks = "user", [_tool_result(message, at, out)]
+                role, blocks = "user", [_tool_result(message, at, last_call)]
             case _:
                 role, blocks = "user", _content(message["content"], (*at, "content"))
         if blocks:
@@ -68,20 +70,26 @@ def _hoisted(turns: list[Turn]) -> tuple[list[str], list[Turn]]:
     texts: list[str] = []
     kept: list[Turn] = []
     before = ""  # the role of the last turn that is no system message
+    following = _following_roles(turns)
     for index, turn in enumerate(turns):
         if turn.role != "system":
             before = turn.role
             kept.append(turn)
-        elif before == "user" and _next_role(turns, index) == "assistant":
+        elif before == "user" and following[index] == "assistant":
             kept.append(turn)
         else:
             texts.append(turn.blocks[0][1]["text"])
     return texts, kept
 
 
-def _next_role(turns: list[Turn], index: int) -> str:
-    """Of the next turn that is no system message; the end is as good as an assistant's turn."""
-    return next((turn.role for turn in turns[index + 1 :] if turn.role != "system"), "assistant")
+def _following_roles(turns: list[Turn]) -> list[str]:
+    """Of the next turn that is no system message, for each; the end is as good as an assistant's turn."""
+    roles: list[str] = []
+    following = "assistant"
+    for turn in reversed(turns):
+        roles.append(following)
+        following = following if turn.role == "system" else turn.role
+    return roles[::-1]
 
 
 def _in_order(turns: list[Turn]) -> list[Turn]:
@@ -152,11 +160,8 @@ def _arguments(function: Mapping[str, Any], at: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"value": value}
 
 
-def _tool_result(message: Body, at: Path, before: list[Turn]) -> Block:
-    id = message.get("tool_call_id")
-    if message["role"] == "function":  # the old role names no call: it answers the last one
-        calls = [block["id"] for turn in before for _, block in turn.of_type("tool_use")]
-        id = calls[-1] if calls else ""
+def _tool_result(message: Body, at: Path, last_call: str) -> Block:
+    id = last_call if message["role"] == "function" else message["tool_call_id"]
     content = message.get("content")
     if isinstance(content, list):
         content = _content(content, (*at, "content"))

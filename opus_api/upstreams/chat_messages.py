@@ -1,7 +1,8 @@
 """The messages of an Anthropic request as OpenAI Chat Completions messages. Pure."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from opus_api.wire import jsons
@@ -29,7 +30,7 @@ def convert(call: Call, options: Options) -> list[Body]:
         out.append({"role": options["system_role"], "content": system})
     converter = _Converter(call, options)
     said = False
-    for turn in conversation:
+    for turn in _with_systems_joined(conversation) if options["single_system"] else conversation:
         if turn.role == "system":
             _add_system(out, _texts(block for _, block in turn.blocks), options)
             if any(block["type"] != "text" for _, block in turn.blocks):
@@ -89,6 +90,14 @@ def _add_system(out: list[Body], text: str, options: Options) -> None:
         out[-1]["content"] += f"\n\n{reminder}"
     else:
         out[-1]["content"] = [*out[-1]["content"], {"type": "text", "text": f"\n\n{reminder}"}]
+
+
+def _with_systems_joined(conversation: Iterable[Turn]) -> Iterator[Turn]:
+    for is_system, neighbours in itertools.groupby(conversation, lambda turn: turn.role == "system"):
+        if is_system:
+            yield Turn("system", (), [pair for turn in neighbours for pair in turn.blocks])
+        else:
+            yield from neighbours
 
 
 # ---- turns

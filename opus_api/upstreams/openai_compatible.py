@@ -9,7 +9,7 @@ from opus_api.upstreams import bodies, chat_request
 from opus_api.upstreams.base import Credentials, Failure, Field, Option, Probe, Relayed, Verdict
 from opus_api.upstreams.chat_reader import ChatReader, as_stream
 from opus_api.upstreams.chat_stream import ChatDecoder
-from opus_api.upstreams.failures import judge, message_of, parameter_of
+from opus_api.upstreams.failures import LONGEST_MESSAGE, judge, message_of, parameter_of
 from opus_api.upstreams.models_list import read_models
 from opus_api.wire import sse
 from opus_api.wire.http import Flow, HttpRequest, HttpResponse
@@ -145,7 +145,7 @@ class OpenAICompatible:
         message = message_of(response)
         failure = judge(response.status, message, response.headers, credentials)
         if response.status in (400, 422):
-            hint = f"{message} {parameter_of(response)}"
+            hint = f"{message[:LONGEST_MESSAGE]} {parameter_of(response)[:100]}"
             if learned := lesson(hint, credentials.options):
                 return Failure(Verdict.LEARN, failure.status, failure.type, failure.message, learned=learned)
         return failure

@@ -36,8 +36,6 @@ FAULTS: Mapping[str, str] = {
     "garbage": "an event that is not JSON, after some text",
     "slow": "one word a second",
 }
-# What Claude Code adds to the user's words.
-REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.S)
 MARK = re.compile(r"\[\[practice:(\w+)\]\]")
 STATUS_FAULTS = {"429": ("rate_limit_error", {"retry-after": "1"}), "529": ("overloaded_error", {})}
 ASKS_FOR_TOOL = re.compile(r"\b(tools?|use|call|run|invoke|look up|search|weather)\b|工具|调用|使用|查", re.I)
@@ -155,7 +153,9 @@ def _last_blocks(body: Body) -> list[Body]:
 
 def _prompt(body: Body) -> str:
     text = "\n".join(block["text"] for block in _last_blocks(body) if block["type"] == "text")
-    return REMINDER.sub("", text).strip()
+    # Without the reminders that Claude Code adds to the user's words. A regular expression would not be linear here.
+    words, *reminders = text.split("<system-reminder>")
+    return (words + "".join(part.partition("</system-reminder>")[2] for part in reminders)).strip()
 
 
 def _results(body: Body) -> list[str]:

@@ -3,7 +3,7 @@
 Every block keeps the path under which the client sent it, for errors that name it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,17 +53,17 @@ def merged(parts: Iterable[Turn]) -> list[Turn]:
 
 def check_tool_pairs(conversation: list[Turn]) -> None:
     """Every tool call is answered in the next turn, and nothing else is. Raises InvalidRequest in the API's words."""
-    calls: list[str] = []
+    calls: dict[str, None] = {}  # the ids, in order
     caller: Turn | None = None
     for turn in [*conversation, Turn("end", ())]:
         results = turn.of_type("tool_result") if turn.role == "user" else []
         if calls or results:
             _check_pairs(caller, calls, results)
         caller = turn
-        calls = [block["id"] for _, block in turn.of_type("tool_use")] if turn.role == "assistant" else []
+        calls = {block["id"]: None for _, block in turn.of_type("tool_use")} if turn.role == "assistant" else {}
 
 
-def _check_pairs(caller: Turn | None, calls: list[str], results: list[tuple[Path, Block]]) -> None:
+def _check_pairs(caller: Turn | None, calls: Collection[str], results: list[tuple[Path, Block]]) -> None:
     for at, block in results:
         if block["tool_use_id"] not in calls:
             raise refused(
