@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from opus_api.dialects.anthropic_checks import check_body
+from opus_api.dialects.anthropic_checks import OLDEST_VERSION, check_body
 from opus_api.wire import jsons
 from opus_api.wire.checks import required
 from opus_api.wire.errors import ApiError, InvalidRequest
@@ -13,8 +13,6 @@ from opus_api.wire.request import Body, Call
 
 NAME = "anthropic"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
-
-OLDEST_VERSION = "2023-06-01"
 
 
 def parse(body: Body, headers: Mapping[str, str]) -> Call:

@@ -10,8 +10,8 @@ from typing import Any
 from opus_api.wire.checks import Path, one_of, optional, refused, required
 from opus_api.wire.request import Body
 
-# From this version of the API on sampling parameters are gone.
-WITHOUT_SAMPLING = "2026-10-21"
+OLDEST_VERSION = "2023-06-01"
+# Gone from 2026-10-21 on, the version after. A date between the two is none we know: it counts as the newest.
 SAMPLING = ("temperature", "top_p", "top_k")
 
 # Required members of the content blocks whose shape we know.
@@ -55,7 +55,7 @@ TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 def check_body(body: Body, version: str) -> None:
     """What messages and count_tokens have in common. Raises InvalidRequest naming the field."""
-    if version >= WITHOUT_SAMPLING:
+    if version > OLDEST_VERSION:
         for name in SAMPLING:
             if name in body:
                 raise refused((name,), "Extra inputs are not permitted")

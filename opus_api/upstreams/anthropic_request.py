@@ -14,6 +14,7 @@ from opus_api.wire.request import Body, Call
 
 # output_config.effort -> budget of models that think by budget
 BUDGETS: Mapping[str, int] = {"low": 2048, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576}
+MOST_OF_CLAUDE_3 = 4096  # output tokens of Claude 3 Opus, Sonnet and Haiku
 ROOM = 1024  # tokens for the answer beyond the budget
 SAMPLING = ("temperature", "top_p", "top_k")
 TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")  # what Anthropic takes; others make ids like functions.get:0
@@ -36,6 +37,7 @@ def fit(call: Call, body: Body) -> Body:
     """``body``, with ``model`` set, as its model takes it. Notes warnings on ``call``."""
     body = body | {"messages": _replayable(body["messages"])}
     if call.dialect != "anthropic":
+        body = _with_limit_of(call, body)
         body = _with_thinking_of(call, body)
         body = _with_system_first(body)
         body = _without_removed(call, body)
@@ -99,6 +101,14 @@ def _lost_thinking(messages: list[Body]) -> bool:
 
 
 # ---- requests that were OpenAI's
+
+
+def _with_limit_of(call: Call, body: Body) -> Body:
+    """Our default must not be above what the model can write; a limit that the client chose is its own."""
+    number = generation(body["model"])
+    if number != (3, 0) or call.body.get("max_tokens") or call.body.get("max_completion_tokens"):
+        return body
+    return body | {"max_tokens": min(body["max_tokens"], MOST_OF_CLAUDE_3)}
 
 
 def _with_thinking_of(call: Call, body: Body) -> Body:

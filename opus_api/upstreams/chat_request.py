@@ -4,6 +4,7 @@ Dropped without a word is what only tunes cost, speed, caching or telemetry; dro
 can do without; refused is what would change the answer's meaning.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,7 @@ def convert(call: Call, model: str, options: Options) -> Body:
     if body.get("tools"):
         out |= _tools(call, body, options)
     out |= _sampling(call, body, options) | _thinking(call, body, options) | _format(body, options)
+    out |= _identity(body, options)
     out["stream"] = True
     if options["stream_options"]:
         out["stream_options"] = {"include_usage": True}
@@ -138,6 +140,14 @@ def _format(body: Body, options: Options) -> Body:
         raise InvalidRequest("output_config.format: structured outputs are not supported by this upstream")
     schema = {"name": "response", "schema": wanted.get("schema"), "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def _identity(body: Body, options: Options) -> Body:
+    """Only on demand and only a hash: Claude Code puts ids of the device and the account there."""
+    user = (body.get("metadata") or {}).get("user_id")
+    if not options["safety_identifier"] or not isinstance(user, str):
+        return {}
+    return {"safety_identifier": hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()}
 
 
 # ---- tools

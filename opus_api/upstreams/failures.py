@@ -49,11 +49,14 @@ SPENT = re.compile(
 )
 # Anthropic says so with 400. Only at the start: a 400 may quote what the client sent.
 SPENT_400 = re.compile(r"(your )?credit balance is too low", re.I)
-OVERLONG = re.compile(
-    r"maximum context length is (\d{1,12}) tokens"
-    r".{0,300}?(?:requested|resulted in|has|contains?) (?:about |at least )?(\d{1,12}) (?:input )?tokens",
-    re.I | re.S,
+CONTEXT = re.compile(r"maximum context length is (\d{1,12}) tokens", re.I)
+REQUESTED = re.compile(
+    r"(?:requested|resulted in|has|contains?) (?:about |at least )?(\d{1,12}) (?:input )?tokens", re.I
 )
+PROMPT = re.compile(
+    r"(\d{1,12}) (?:tokens )?(?:in|from) the (?:messages|input|prompt)|has (\d{1,12}) input tokens", re.I
+)
+ANSWER = re.compile(r"(\d{1,12}) (?:tokens )?(?:in|for) the (?:completion|output)|is too large: (\d{1,12})", re.I)
 LONGEST_MESSAGE = 2000
 # Verdicts that heal with time, which the upstream may tell.
 TIMED = (Verdict.RATE, Verdict.QUOTA, Verdict.OVERLOADED, Verdict.TRANSIENT)
@@ -184,9 +187,21 @@ def scrub(message: str, credentials: Credentials) -> str:
 
 
 def overlong(message: str) -> str:
-    """Context overflow in Anthropic's words, so that Claude Code compacts the conversation."""
-    found = OVERLONG.search(message)
-    return f"prompt is too long: {found[2]} tokens > {found[1]} maximum" if found else message
+    """Context overflow in Anthropic's words: at the first of them Claude Code asks again with a smaller max_tokens, at
+    the second it compacts the conversation."""
+    limit, prompt, answer = (_first_number(pattern, message) for pattern in (CONTEXT, PROMPT, ANSWER))
+    if limit and prompt and answer and prompt < limit:
+        return (
+            f"input length and `max_tokens` exceed context limit: {prompt} + {answer} > {limit}, decrease input length "
+            "or `max_tokens` and try again"
+        )
+    requested = _first_number(REQUESTED, message)
+    return f"prompt is too long: {requested} tokens > {limit} maximum" if limit and requested else message
+
+
+def _first_number(pattern: re.Pattern[str], message: str) -> int | None:
+    found = pattern.search(message)
+    return int(next(group for group in found.groups() if group)) if found else None
 
 
 def cooldown(headers: Mapping[str, str], now: float | None = None) -> float | None:

@@ -30,6 +30,7 @@ OPTIONS = (
     Option("replay_reasoning", False, "Send earlier reasoning_content back."),
     Option("think_tags", False, "Answers begin with their reasoning between <think> and </think>."),
     Option("top_k", False, "The server takes top_k."),
+    Option("safety_identifier", False, "Send a hash of metadata.user_id as safety_identifier."),
     Option("system_role", "system", "The role of system messages: system, developer or user."),
     Option("single_system", False, "Only one system message, at the start."),
     Option("string_content", False, "Text content as one string, never as a list of parts."),
@@ -173,6 +174,8 @@ def lesson(message: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for pattern, name, value in LESSONS:
         if pattern.search(message) and options.get(name) != value:
             return {name: value}
+    if "context length" in message:  # how much is left of it depends on the prompt
+        return {}
     for pattern, name in LIMITS:
         found = pattern.search(message)
         if found and not 0 < options.get(name, 0) <= int(found[1]):

@@ -30,7 +30,7 @@ def test_a_version_that_is_no_date_is_refused(header: str) -> None:
 def test_sampling_is_gone_from_the_new_version_only(name: str) -> None:
     body = {**BODY, name: 1}
     assert anthropic.parse(body, {"anthropic-version": "2023-06-01"}).body[name] == 1
-    for version in ("2026-10-21", "2027-01-01"):
+    for version in ("2026-10-21", "2027-01-01", "2025-01-01"):  # unknown ones count as the newest
         with pytest.raises(InvalidRequest) as caught:
             anthropic.parse(body, {"anthropic-version": version})
         assert caught.value.message == f"{name}: Extra inputs are not permitted"

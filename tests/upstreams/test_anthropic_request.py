@@ -150,6 +150,8 @@ MODELS: dict[str, tuple[str, Body, Body, list[str]]] = {
     "always thinks": ("claude-fable-5", {"reasoning_effort": "none"}, {}, []),
     "takes sampling": ("claude-opus-4-6", {"temperature": 0.5, "top_p": 1}, {"temperature": 0.5, "top_p": 1}, []),
     "takes no sampling": ("claude-opus-4-7", {"temperature": 0.5, "top_p": 1}, {}, ["sampling"]),
+    "writes no more than 4096 tokens": ("claude-3-opus-20240229", {}, {}, []),
+    "and was asked for more": ("claude-3-opus-20240229", {"max_tokens": 9000}, {"max_tokens": 9000}, []),
     "has a tool forced": ("claude-opus-5", O_FORCED, FORCED, []),
     "thinks, unless a tool is forced": (
         "claude-opus-5",

@@ -1,5 +1,6 @@
 """Each field of an Anthropic request, and what an OpenAI-compatible server gets of it."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -82,6 +83,12 @@ MAPPED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     ),
     "effort alone": ({"output_config": {"effort": "max"}}, REASONING, {"reasoning_effort": "high"}),
     "effort where there is none": ({"output_config": {"effort": "max"}}, {}, {}),
+    "who asks": (
+        {"metadata": {"user_id": "device-1"}},
+        {"safety_identifier": True},
+        {"safety_identifier": hashlib.sha256(b"device-1").hexdigest()},
+    ),
+    "nobody asks": ({"metadata": {"user_id": None}}, {"safety_identifier": True}, {}),
     "a schema": (
         {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
         {},

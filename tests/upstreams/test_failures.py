@@ -83,6 +83,22 @@ def test_an_account_without_a_key_hides_nothing() -> None:
     assert scrub("plain", Credentials()) == "plain"
 
 
+TOGETHER = {
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (1000 in the messages, "
+    "8000 in the completion). Please reduce": (1000, 8000),
+    "'max_tokens' is too large: 64000. This model's maximum context length is 8192 tokens and your request has 1000 "
+    "input tokens (64000 > 8192 - 1000).": (1000, 64000),
+}
+
+
+@pytest.mark.parametrize("message, tokens", TOGETHER.items())
+def test_a_prompt_that_fits_alone_asks_for_a_smaller_answer(message: str, tokens: tuple[int, int]) -> None:
+    assert judge(400, message, {}, CREDENTIALS).message == (
+        f"input length and `max_tokens` exceed context limit: {tokens[0]} + {tokens[1]} > 8192, decrease input length "
+        "or `max_tokens` and try again"
+    )
+
+
 # ---- finding the message
 
 

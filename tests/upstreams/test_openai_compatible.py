@@ -99,6 +99,7 @@ LESSONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ),
     ("max_tokens must be less than or equal to 8192", {"max_tokens": 4096}, {}),
     ("stream_options is not supported", {"stream_options": False}, {}),
+    ("'max_tokens' is too large: 64000. This model's maximum context length is 8192 tokens", {}, {}),
     ("model not found", {}, {}),
 ]
 
