@@ -49,13 +49,12 @@ SPENT = re.compile(
 )
 # Anthropic says so with 400. Only at the start: a 400 may quote what the client sent.
 SPENT_400 = re.compile(r"(your )?credit balance is too low", re.I)
+# The numbers in what OpenAI, vLLM and others say of a context that is too small.
 CONTEXT = re.compile(r"maximum context length is (\d{1,12}) tokens", re.I)
 REQUESTED = re.compile(
-    r"(?:requested|resulted in|has|contains?) (?:about |at least )?(\d{1,12}) (?:input )?tokens", re.I
+    r"(?:requested|resulted in|has|contains) (?:about |at least )?(\d{1,12}) (?:input )?tokens", re.I
 )
-PROMPT = re.compile(
-    r"(\d{1,12}) (?:tokens )?(?:in|from) the (?:messages|input|prompt)|has (\d{1,12}) input tokens", re.I
-)
+PROMPT = re.compile(r"(\d{1,12}) (?:tokens )?in the (?:messages|input|prompt)|has (\d{1,12}) input tokens", re.I)
 ANSWER = re.compile(r"(\d{1,12}) (?:tokens )?(?:in|for) the (?:completion|output)|is too large: (\d{1,12})", re.I)
 LONGEST_MESSAGE = 2000
 # Verdicts that heal with time, which the upstream may tell.

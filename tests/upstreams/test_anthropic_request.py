@@ -150,8 +150,6 @@ MODELS: dict[str, tuple[str, Body, Body, list[str]]] = {
     "always thinks": ("claude-fable-5", {"reasoning_effort": "none"}, {}, []),
     "takes sampling": ("claude-opus-4-6", {"temperature": 0.5, "top_p": 1}, {"temperature": 0.5, "top_p": 1}, []),
     "takes no sampling": ("claude-opus-4-7", {"temperature": 0.5, "top_p": 1}, {}, ["sampling"]),
-    "writes no more than 4096 tokens": ("claude-3-opus-20240229", {}, {}, []),
-    "and was asked for more": ("claude-3-opus-20240229", {"max_tokens": 9000}, {"max_tokens": 9000}, []),
     "has a tool forced": ("claude-opus-5", O_FORCED, FORCED, []),
     "thinks, unless a tool is forced": (
         "claude-opus-5",
@@ -175,6 +173,18 @@ MODELS: dict[str, tuple[str, Body, Body, list[str]]] = {
 @pytest.mark.parametrize("model, given, expected, warnings", MODELS.values(), ids=MODELS)
 def test_a_converted_request_fits_its_model(model: str, given: Body, expected: Body, warnings: list[str]) -> None:
     assert changes(model, **given) == (expected, warnings)
+
+
+@pytest.mark.parametrize(
+    "model, asked, sent",
+    [
+        ("claude-sonnet-5", {}, 8192),
+        ("claude-3-opus-20240229", {}, 4096),
+        ("claude-3-opus-20240229", {"max_tokens": 9000}, 9000),
+    ],
+)
+def test_the_default_limit_is_within_the_model_s(model: str, asked: Body, sent: int) -> None:
+    assert converted(model, **asked)[1]["max_tokens"] == sent
 
 
 def test_a_schema_stays_when_effort_becomes_a_budget() -> None:
