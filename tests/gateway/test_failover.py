@@ -183,16 +183,25 @@ def test_an_upstreams_secrets_are_not_told(stage: Stage, kind: str, model: str) 
         ([], "upstream stream ended early"),
         ([CUT], "upstream stream ended early"),
         ([RESET], "upstream stream ended early"),
-        ([0.1, b"data: {nonsense\n\n"], "upstream sent invalid JSON"),
     ],
-    ids=["ended", "cut", "reset", "no JSON"],
+    ids=["ended", "cut", "reset"],
 )
 @pytest.mark.parametrize("dialect", ["anthropic", "openai"])
 def test_after_content_a_failure_ends_the_answer_and_nothing_is_replayed(
     stage: Stage, kind: str, model: str, dialect: str, end: list[Any], message: str
 ) -> None:
-    if "JSON" in message and kind == dialect:
-        pytest.skip("what is relayed byte for byte is not parsed after its first content")
+    ends_with(stage, kind, model, dialect, end, message)
+
+
+# What is relayed byte for byte is not parsed after its first content.
+@pytest.mark.parametrize("kind, dialect", [("anthropic", "openai"), ("openai", "anthropic")])
+def test_after_content_what_is_no_json_ends_a_converted_answer(
+    stage: Stage, kind: str, model: str, dialect: str
+) -> None:
+    ends_with(stage, kind, model, dialect, [0.1, b"data: {nonsense\n\n"], "upstream sent invalid JSON")
+
+
+def ends_with(stage: Stage, kind: str, model: str, dialect: str, end: list[Any], message: str) -> None:
     first = stage.account(kind, model, after(5, *end), priority=2)
     second = stage.account(kind, model, priority=1)
     got = (stage.gateway.ask if dialect == "anthropic" else stage.gateway.chat)(model, stream=True)
