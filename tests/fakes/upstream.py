@@ -174,11 +174,12 @@ class Upstream:
         began = time.monotonic()
         poll = select.poll()
         poll.register(connection, select.POLLIN)
+        look_again = 200 if isinstance(step, float) else 20  # milliseconds
         while not self._stopping.is_set():
             left = step - (time.monotonic() - began) if isinstance(step, float) else 0.0 if step.is_set() else FOREVER
             if left <= 0:
                 return True
-            if poll.poll(min(left * 1000, 5)) and connection.recv(1, socket.MSG_PEEK) == b"":
+            if poll.poll(min(left * 1000, look_again)) and connection.recv(1, socket.MSG_PEEK) == b"":
                 return False
         return False
 

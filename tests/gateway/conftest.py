@@ -60,14 +60,14 @@ def upstream() -> Iterator[Upstream]:
     fake.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
     """With the settings a new installation has."""
     with gateway(migrated) as running:
         yield Stage(running, upstream)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hasty(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
     """With little patience, and another strategy."""
     limits = {"CONNECT": "0.4", "FIRST_EVENT": "0.5", "IDLE": "0.5", "TOTAL": "1.2"}

@@ -48,7 +48,7 @@ def test_200_requests_at_once_are_spread_over_5_accounts_exactly(
     assert {answer.text for answer in answers} == {HELLO}
     assert [len(stage.asked(account)) for account in accounts] == [40] * 5
     wait_until(lambda: [stage.gateway.shown(account)["usage_count"] for account in accounts] == [40] * 5)
-    wait_until(lambda: len(stage.gateway.rows("model = ?", model)) == 200)  # a row is written once its answer is closed
+    wait_until(lambda: len(stage.gateway.rows("model = ?", model)) == 200)
     rows = stage.gateway.rows("model = ?", model)
     assert Counter(row["account_id"] for row in rows) == {account["id"]: 40 for account in accounts}
     assert len({row["request_id"] for row in rows}) == 200
