@@ -87,6 +87,10 @@ MAPPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"tools": [{"type": "function", "function": {"name": "g", "strict": True, "parameters": None}}]},
         {"tools": [{**A_OTHER, "strict": True}]},
     ),
+    "properties that are null": (
+        {"tools": [{"type": "function", "function": {"name": "g", "parameters": {"properties": None}}}]},
+        {"tools": [A_OTHER]},
+    ),
     "custom tools": (
         {"tools": [{"type": "custom", "custom": {"name": "p", "description": "d", "format": {"type": "text"}}}]},
         {"tools": [{"name": "p", "description": "d", "input_schema": FREE_TEXT}]},

@@ -97,7 +97,7 @@ def _pieces(exchange: Exchange, call: Call, chunks: Iterator[bytes]) -> Iterator
 
 def _failed(exchange: Exchange, call: Call, failure: Failure, sent: bytes) -> Answer:
     dialect = DIALECTS[exchange.dialect]
-    error = ApiError(failure.status, failure.type, failure.message)
+    error = ApiError(failure.status, failure.type, failure.message, details=failure.details)
     if sent and call.stream:
         return Answer(200, sent + dialect.error_event(error, "req_1"))
     return Answer(dialect.status(error), dialect.error_body(error, "req_1"))

@@ -236,6 +236,17 @@ def test_a_tool_result_becomes_text(block: Body, sent: str) -> None:
     assert converted(HELLO, assistant(use("a")), user(block))[1][-1] == o_tool("a", sent)
 
 
+def test_a_tool_that_a_search_has_loaded_is_named() -> None:
+    block = result("a", [{"type": "tool_reference", "tool_name": "g"}])
+    assert converted(HELLO, assistant(use("a")), user(block))[1][-1] == o_tool("a", "Tool loaded: g")
+
+
+def test_a_change_of_tools_in_the_middle_is_dropped_with_a_warning() -> None:
+    change = {"role": "system", "content": [{"type": "tool_addition", "tool": {"type": "tool_reference", "name": "g"}}]}
+    call, body = converted(HELLO, change)
+    assert (body, call.warnings) == ([O_HELLO], ["server_blocks"])
+
+
 def test_a_result_may_lack_content_entirely() -> None:
     bare = {"type": "tool_result", "tool_use_id": "a"}
     assert converted(HELLO, assistant(use("a")), user(bare))[1][-1] == o_tool("a", "")

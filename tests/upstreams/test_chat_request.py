@@ -255,6 +255,12 @@ def test_what_would_change_the_answer_is_refused(given: dict[str, Any], options:
     assert caught.value.message == text
 
 
+def test_a_thread_is_refused_so_that_sdks_send_the_whole_conversation() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        converted({"thread": {"type": "continue", "previous_message_id": "m"}, "messages": []})
+    assert caught.value.details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+
+
 def test_long_tool_names_find_their_way_back() -> None:
     call, body = converted({"tools": [{**TOOL, "name": LONG}, {**TOOL, "name": LONG + "2"}, SEARCH]})
     sent = [tool["function"]["name"] for tool in body["tools"]]

@@ -172,6 +172,13 @@ def test_a_mark_in_an_earlier_turn_is_over() -> None:
     assert reply(messages=turns).status == 200
 
 
+def test_claude_code_s_reminders_are_not_the_user_s_words() -> None:
+    prompt = "<system-reminder>use a tool [[practice:529]]</system-reminder>Hello<system-reminder>and"
+    message = said(prompt, tools=[WEATHER])
+    assert kinds(message) == ["text"]
+    assert "You wrote: Hello\n" in message["content"][0]["text"]
+
+
 def test_every_fault_is_documented_with_its_mark() -> None:
     assert set(practice.FAULTS) == {"429", "529", "cut", "stall", "garbage", "slow"}
     assert all(re.fullmatch(r"\w+", mark) for mark in practice.FAULTS)

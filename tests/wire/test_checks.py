@@ -52,6 +52,10 @@ def test_null_is_absent_where_a_member_is_optional_and_wrong_where_it_is_require
         required({}, "x", int)
 
 
+def test_an_object_is_read() -> None:
+    assert json_object(b'{"a":[1.5,"\\ud83d"]}') == {"a": [1.5, "\ud83d"]}
+
+
 def test_an_int_is_a_fine_float() -> None:
     assert required({"x": 1}, "x", float) == 1
 

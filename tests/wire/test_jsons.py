@@ -51,6 +51,7 @@ def test_depth_has_a_limit() -> None:
         ('{"a":tru', {}),
         ('{"a":"},"', {"a": "},"}),
         ("{", {}),
+        ('{"a":{"b":1},"c":[2],"d', {"a": {"b": 1}, "c": [2]}),
     ],
 )
 def test_json_that_was_cut_is_closed(text: str, value: Any) -> None:

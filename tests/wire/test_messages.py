@@ -132,6 +132,11 @@ def test_a_folder_never_changes_the_events() -> None:
     assert TEXT["content_block"]["text"] == ""  # type: ignore[index]
 
 
+def test_citations_gather_in_their_block() -> None:
+    citations = [delta(0, type="citations_delta", citation={"n": n}) for n in (1, 2)]
+    assert fold([START, TEXT, *citations, STOP])["content"][0]["citations"] == [{"n": 1}, {"n": 2}]
+
+
 def test_usage_of_the_end_overwrites_and_what_it_leaves_out_stays() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "cache_read_input_tokens": 3}}}
     end = {"type": "message_delta", "delta": {}, "usage": {"input_tokens": 99, "output_tokens": 5, "speed": None}}
