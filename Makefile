@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --requir
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench tokens lock browser generations claude-code
+.PHONY: help setup run test check fix bench tokens lock browser generations claude-code soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ fix: $(DEV) ## mend what ruff can mend, and format
 
 tokens: $(RUNTIME) ## measure token counting against recorded truth
 	@$(BIN)/python bench/tokens.py --truth $(TRUTH) --write docs/performance.md
+
+soak: $(DEV) ## 20,000 examples of each property, about an hour
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties
 
 bench: .bench/ready ## measure the gateway beside a bare relay
 	@.bench/venv/bin/python .bench/harness/bench.py --gateway opus,relay-requests --project $(CURDIR) \

@@ -27,6 +27,11 @@ def test_every_setting_is_in_the_readme_with_its_default_and_meaning() -> None:
         assert default in row or default in ("()", "False"), name
 
 
+def test_every_option_of_a_provider_is_in_the_readme() -> None:
+    options = {option for upstream in UPSTREAMS.values() for option in upstream.options}
+    assert not [option.name for option in options if f"| `{option.name}` |" not in README or option.help not in README]
+
+
 def test_every_fault_of_the_practice_provider_is_in_the_readme() -> None:
     plain = README.replace("`", "")
     assert not [mark for mark, what in FAULTS.items() if f"| [[practice:{mark}]] | {what} |" not in plain]

@@ -86,6 +86,10 @@ class Catalog:
 
     # ---- the list
 
+    def target(self, name: str) -> Target:
+        """What serves a name first. Raises NotFound."""
+        return self.resolve(name).targets[0]
+
     def names(self) -> dict[str, Target]:
         """Every name that can be said and served, with its first target."""
         names: dict[str, Target] = {}
@@ -97,6 +101,8 @@ class Catalog:
     def _sayable(self) -> Iterator[str]:
         yield from (pattern for pattern in self.snapshot.rules if not is_glob(pattern) and pattern != SMALL)
         for account in self.snapshot.accounts:
+            if account.state in ("disabled", "invalid"):
+                continue
             yield from (pattern for pattern in (*account.model_map, *(account.models or ())) if not is_glob(pattern))
             yield from account.listed_models or ()
             yield from UPSTREAMS[account.provider].model_names

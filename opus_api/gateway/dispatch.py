@@ -97,7 +97,7 @@ class Dispatch:
                 attempts.waited = True
                 self.patience.sleep(outlook.wait)
                 return self._next_account()
-            raise exhausted(attempts.last, outlook, self.call.model)
+            raise self._exhausted(attempts.last, outlook)
         return lease
 
     def _on_failure(self, target: Any, failure: Failure) -> None:
@@ -119,7 +119,13 @@ class Dispatch:
             attempts.failed.append(target.account.id)
         late = time.monotonic() - attempts.began > FREE_SECONDS
         if attempts.spent >= self._settings.max_attempts or attempts.free >= FREE_MOVES or (attempts.free and late):
-            raise exhausted(failure, self._outlook(), self.call.model)
+            raise self._exhausted(failure, self._outlook())
+
+    def _exhausted(self, last: Failure | None, outlook: Outlook) -> ApiError:
+        error = exhausted(last, outlook, self.call.model)
+        if outlook.wait is None and not outlook.absent and self._pool.outlook(self._targets).wait is None:
+            error.headers = {**error.headers, "x-should-retry": "false"}  # only a person can heal this
+        return error
 
     def _outlook(self) -> Outlook:
         """Of the accounts that this request may still ask."""
@@ -275,5 +281,5 @@ def exhausted(last: Failure | None, outlook: Outlook, model: str) -> ApiError:
 
 def _retry_headers(outlook: Outlook) -> dict[str, str]:
     if outlook.wait is None:
-        return {"x-should-retry": "false"}
+        return {}
     return {"retry-after": str(max(1, round(outlook.wait)))}

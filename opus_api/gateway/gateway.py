@@ -135,7 +135,7 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
         "upstream_model": target.model[:200] if target else None,
         "upstream_request_id": dispatch.upstream_request_id or None,
         "stream": call.stream,
-        "status": answer.error.status if answer.error and not dispatch.committed else answer.status,
+        "status": answer.error.status if answer.error and not answer.begun else answer.status,
         "outcome": outcome(answer),
         "error_type": answer.error.type if answer.error else None,
         "attempts": dispatch.calls,

@@ -32,6 +32,7 @@ class Meter:
                 if self.first_content is None:
                     self.first_content = time.monotonic()
             elif kind == "message_delta":
+                self.first_content = self.first_content or time.monotonic()
                 self._on_usage(event.get("usage"))
             elif kind == "message_start":
                 self.usage.update(event["message"].get("usage") or {})

@@ -27,6 +27,7 @@ class Answer:
         self.status = 200
         self.error: ApiError | None = None
         self.client_gone = False
+        self.begun = False  # the HTTP status is chosen
         self._dialect = DIALECTS[dispatch.call.dialect]
         self._ping_interval = ping_interval
         self._on_close = on_close
@@ -47,6 +48,7 @@ class Answer:
                 self._first = self._dialect.PING
                 break
         patience.wake_at = time.monotonic() + self._ping_interval
+        self.begun = True
 
     def whole(self) -> bytes:
         """The complete answer to a client that did not ask for a stream. Raises ApiError, Failure, ClientGone."""

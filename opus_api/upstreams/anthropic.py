@@ -99,7 +99,7 @@ class Anthropic:
 
     def failure(self, response: HttpResponse, credentials: Credentials) -> Failure:
         failure = judge(response.status, message_of(response), response.headers, credentials)
-        failure.details = details_of(response)
+        failure.details = details_of(response, credentials)
         if failure.verdict is Verdict.RATE and failure.retry_after is None:
             failure.verdict, failure.retry_after = Verdict.QUOTA, SPEND_CAP_WAIT
         return failure

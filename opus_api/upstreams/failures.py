@@ -93,21 +93,26 @@ def failure_in(body: Any, credentials: Credentials) -> Failure | None:
     if found is None:
         return None
     failure = judge(found[1] or 502, found[0], {}, credentials)
-    failure.details = details_in(body)
+    failure.details = details_in(body, credentials)
     return failure
 
 
-def details_in(body: Any) -> Mapping[str, Any] | None:
-    """``error.details`` of an Anthropic error."""
+def details_in(body: Any, credentials: Credentials) -> Mapping[str, Any] | None:
+    """``error.details`` of an Anthropic error, scrubbed; None when there are none or more than a message may hold."""
     error = body.get("error") if isinstance(body, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
-    return details if isinstance(details, dict) else None
+    if not isinstance(details, dict):
+        return None
+    try:
+        return dict(jsons.loads(scrub(jsons.compact(details), credentials)))
+    except jsons.JsonError:
+        return None
 
 
-def details_of(response: HttpResponse) -> Mapping[str, Any] | None:
+def details_of(response: HttpResponse, credentials: Credentials) -> Mapping[str, Any] | None:
     """The same of a whole refusal."""
     try:
-        return details_in(jsons.loads(response.body))
+        return details_in(jsons.loads(response.body), credentials)
     except jsons.JsonError:
         return None
 
@@ -186,16 +191,18 @@ def scrub(message: str, credentials: Credentials) -> str:
 
 
 def overlong(message: str) -> str:
-    """Context overflow in Anthropic's words: at the first of them Claude Code asks again with a smaller max_tokens, at
-    the second it compacts the conversation."""
+    """Context overflow in Anthropic's words: at the first of them Claude Code compacts the conversation, at the second
+    it asks again with a smaller max_tokens. Compacting is no cure where the conversation fills less than half."""
     limit, prompt, answer = (_first_number(pattern, message) for pattern in (CONTEXT, PROMPT, ANSWER))
-    if limit and prompt and answer and prompt < limit:
+    requested = _first_number(REQUESTED, message)
+    if limit and requested and requested > limit and not (prompt and prompt * 2 < limit):
+        return f"prompt is too long: {requested} tokens > {limit} maximum"
+    if limit and prompt and answer:
         return (
             f"input length and `max_tokens` exceed context limit: {prompt} + {answer} > {limit}, decrease input length "
             "or `max_tokens` and try again"
         )
-    requested = _first_number(REQUESTED, message)
-    return f"prompt is too long: {requested} tokens > {limit} maximum" if limit and requested else message
+    return message
 
 
 def _first_number(pattern: re.Pattern[str], message: str) -> int | None:

@@ -20,7 +20,7 @@ from opus_api.web.client import client_ip
 from opus_api.web.errors import dialect_error, dialect_of, identity
 from opus_api.wire import ids, jsons
 from opus_api.wire.checks import json_object
-from opus_api.wire.errors import ApiError, InvalidRequest, NotFound, TooLarge
+from opus_api.wire.errors import ApiError, InvalidRequest, TooLarge
 from opus_api.wire.request import Call
 
 bp = Blueprint("messages", __name__)
@@ -83,10 +83,7 @@ def model(name: str) -> ResponseReturnValue:
     _key(request)
     name = name.removesuffix("/")
     catalog = _gateway().catalog()
-    target = catalog.names().get(name)
-    if target is None:
-        raise NotFound(f"model: {name}")
-    return _json(catalog.model_info(name, target), identity(dialect, ids.request_id()))
+    return _json(catalog.model_info(name, catalog.target(name)), identity(dialect, ids.request_id()))
 
 
 # ---- one answer

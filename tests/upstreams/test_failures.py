@@ -54,6 +54,8 @@ def test_a_spent_quota_is_told_from_a_rate(status: int, message: str, verdict: V
 OVERLONG = [
     "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (8000 in the messages).",
     "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (5000 in the messages, "
+    "4000 in the completion). Please reduce",
     "This model's maximum context length is 8192 tokens and your request has 9000 input tokens",
     "maximum context length is 8192 tokens. Please reduce; your prompt contains at least 9000 input tokens",
 ]
