@@ -32,7 +32,7 @@ run: $(RUNTIME) ## start the service on SQLite
 	@exec $(BIN)/python wsgi.py
 
 test: check browser generations ## set everything up, check the code, run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(DEV) ## lint, format, types, layers, Dockerfile; changes nothing
 	@$(BIN)/ruff check -q
