@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import yaml
 from dotenv import dotenv_values
@@ -100,7 +100,13 @@ def _database_url(name: str, value: str) -> str:
     """SQLAlchemy 2.1 reads ``postgresql://`` as psycopg 3 and refuses ``postgres://``: name our driver."""
     for prefix in ("postgres://", "postgresql://"):
         if value.startswith(prefix):
-            return "postgresql+psycopg2://" + value.removeprefix(prefix)
+            value = "postgresql+psycopg2://" + value.removeprefix(prefix)
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise ConfigError(
+            f"{name} has an invalid port; it must look like postgresql://user:password@host:5432/name."
+        ) from None
     if not value.startswith(("sqlite:", "postgresql+psycopg2:", "mysql+pymysql:")):
         raise ConfigError(
             f"{name} must begin with postgresql://, sqlite:/// or mysql+pymysql://; "
@@ -253,6 +259,8 @@ def _completed(settings: Settings, from_file: Mapping[str, str]) -> Settings:
     proxies = settings.trusted_proxies or (_networks("TRUSTED_PROXIES", "hf") if settings.space_id else ())
     if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
         raise ConfigError("JWT_SECRET must be 32 bytes or longer; leave it away and one is made for you.")
+    if settings.upstream_ca_bundle and not Path(settings.upstream_ca_bundle).is_file():
+        raise ConfigError("UPSTREAM_CA_BUNDLE must name a file with certificates; there is none at that path.")
     if settings.web_concurrency > 1 and not settings.redis_url:
         raise ConfigError("WEB_CONCURRENCY above 1 needs REDIS_URL, because workers must share their state.")
     changes = {"data_dir": data_dir, "database_url": database_url, "trusted_proxies": proxies}

@@ -61,7 +61,7 @@ def _secret_file(settings: Settings) -> bytes:
     path = settings.data_dir / "secret.key"
     try:
         if path.exists():
-            return path.read_bytes().strip()
+            return _read_secret(path)
         if not settings.on_sqlite:
             raise ConfigError(
                 "With an external database the encryption key must outlive this machine; set this in its environment: "
@@ -72,15 +72,26 @@ def _secret_file(settings: Settings) -> bytes:
         raise ConfigError(f"{path} cannot be used ({error.strerror}); make DATA_DIR writable for this user.") from None
 
 
+def _read_secret(path: Path) -> bytes:
+    secret = path.read_bytes().strip()
+    if len(secret) < 32:
+        raise ConfigError(f"{path} is damaged; put back the one that this installation was made with, or remove it.")
+    return secret
+
+
 def _make_secret_file(path: Path) -> bytes:
+    """Whole or not at all: a disk that fills up must not leave a key that everybody can guess."""
     path.parent.mkdir(parents=True, exist_ok=True)
     secret = secrets.token_urlsafe(48).encode()
+    part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secret + b"\n")
+        os.link(part, path)
     except FileExistsError:  # another process was faster
-        return path.read_bytes().strip()
-    with os.fdopen(handle, "wb") as file:
-        file.write(secret + b"\n")
+        return _read_secret(path)
+    finally:
+        part.unlink(missing_ok=True)
     return secret
 
 

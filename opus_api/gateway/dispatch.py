@@ -174,10 +174,11 @@ class Dispatch:
 
     def _read(self, upstream: Upstream, exchange: Any, credentials: Credentials, verbatim: bool) -> Iterator[Relayed]:
         if verbatim:
-            pieces = upstream.verbatim(self.call, exchange.chunks(), credentials)
+            pieces = _to_the_end(exchange, upstream.verbatim(self.call, exchange.chunks(), credentials))
             return pieces if self.call.stream else _joined(pieces)
-        events = upstream.events(self.call, exchange.chunks(), credentials)
-        return self._encoded(events) if self.call.stream else self._folded(events)
+        events = ((b"", batch) for batch in upstream.events(self.call, exchange.chunks(), credentials))
+        batches = (batch for _, batch in _to_the_end(exchange, events))
+        return self._encoded(batches) if self.call.stream else self._folded(batches)
 
     def _encoded(self, batches: Iterator[list[Event]]) -> Iterator[Relayed]:
         encode = self._encoder.encode
@@ -205,8 +206,6 @@ class Dispatch:
         for data, events in pieces:
             if events:
                 watch(events)
-                if self.meter.ended:
-                    exchange.last_event_came()
             if self.committed:
                 yield data, events
                 continue
@@ -230,6 +229,23 @@ class Dispatch:
             s.upstream_idle_timeout,
             s.upstream_total_timeout,
         )
+
+
+def _to_the_end(exchange: Any, pieces: Iterator[Relayed]) -> Iterator[Relayed]:
+    """What follows the last event is read, to use the connection again, but neither passed on nor judged."""
+    ended = False
+    try:
+        for data, events in pieces:
+            if ended:
+                yield b"", []
+                continue
+            if any(event["type"] == "message_stop" for event in events):
+                ended = True
+                exchange.last_event_came()
+            yield data, events
+    except Failure:
+        if not ended:
+            raise
 
 
 def _joined(pieces: Iterator[Relayed]) -> Iterator[Relayed]:

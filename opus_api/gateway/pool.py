@@ -141,7 +141,7 @@ class Pool:
         standing = self._standing(target)
         standing.times_in_a_row = 0
         if standing.error_count and standing.state == "active":
-            standing.error_count = 0
+            standing.error_count = standing.auth_failures = 0
             self._recorder.account_state(standing.change())
 
     def failed(self, target: Target, failure: Failure) -> None:
@@ -169,13 +169,15 @@ class Pool:
                 standing.absent_until[target.model] = time.time() + MODEL_ABSENT
             case Verdict.AUTH:
                 standing.error_count += 1
-                if standing.error_count >= self._max_errors:
+                standing.auth_failures += 1
+                if standing.auth_failures >= self._max_errors:
                     standing.state, standing.until, standing.is_valid = "invalid", None, False
-                    standing.reason = f"credential refused {standing.error_count} times: {failure.message}"[:255]
+                    standing.reason = f"credential refused {standing.auth_failures} times: {failure.message}"[:255]
             case Verdict.TRANSIENT | Verdict.UNREACHABLE:
                 standing.error_count += 1
                 # What fails together with the one that began a cooldown says nothing new.
-                if standing.error_count >= self._max_errors and not standing.is_cooling and self._has_deputy(target):
+                passing = standing.error_count - standing.auth_failures
+                if passing >= self._max_errors and not standing.is_cooling and self._has_deputy(target):
                     seconds = jittered(standing.backoff(TRANSIENT_BASE, TRANSIENT_CAP))
                     standing.cool(seconds, f"failed {standing.error_count} times: {failure.message}"[:255])
 

@@ -24,6 +24,7 @@ class Standing:
     reason: str | None = None
     until: float | None = None
     error_count: int = 0
+    auth_failures: int = 0  # those among them that refused the credential
     is_valid: bool = True
     uses: int = 0
     in_flight: int = 0
@@ -46,6 +47,7 @@ class Standing:
         self.version = account.state_version
         self.state, self.reason, self.until = account.state, account.state_reason, account.state_until
         self.error_count = account.error_count
+        self.auth_failures = min(self.auth_failures, self.error_count)
         self.is_valid = account.state != "invalid"
 
     def usable_at(self, model: str, now: float) -> float | None:

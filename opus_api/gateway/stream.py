@@ -1,11 +1,13 @@
 """The answer to one request: begun before its HTTP status is chosen, pinged while it waits, recorded when it closes."""
 
 import logging
+import select
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
+from gevent import monkey
 
 from opus_api.dialects import DIALECTS
 from opus_api.gateway.dispatch import Dispatch
@@ -14,6 +16,9 @@ from opus_api.upstreams.base import Failure
 from opus_api.wire.errors import ApiError
 
 log = logging.getLogger(__name__)
+
+_real_poll = monkey.get_original("select", "poll")  # the patched one would switch greenlets, which the hub can not
+LOOK_BEHIND_EVERY = 0.05  # seconds
 
 HTTP_COMMIT_AFTER = 10.0  # seconds without content until 200 and a ping are sent
 
@@ -110,9 +115,11 @@ class ClientWatch:
         self._patience = patience
         self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
         self._watcher.start(self._look)
+        self._timer: Any = None
 
     def _look(self) -> None:
-        # Runs in the hub. Bytes to read are the client's next request; it is alive.
+        # Runs in the hub. Bytes to read are the client's next request: they hide its end, so look at that from time to
+        # time; the watcher itself would fire without pause.
         self._watcher.stop()
         try:
             gone = self._sock._sock.recv(1, 0x02 | 0x40) == b""  # MSG_PEEK | MSG_DONTWAIT
@@ -123,7 +130,20 @@ class ClientWatch:
             gone = True
         if gone:
             self._patience.client_gone()
+        else:
+            poll = _real_poll()
+            poll.register(self._sock.fileno(), getattr(select, "POLLRDHUP", 0))  # elsewhere than on Linux: only errors
+            self._timer = gevent.get_hub().loop.timer(LOOK_BEHIND_EVERY, repeat=LOOK_BEHIND_EVERY)
+            self._timer.start(self._look_behind, poll)
+
+    def _look_behind(self, poll: Any) -> None:
+        if poll.poll(0):
+            self._timer.stop()
+            self._patience.client_gone()
 
     def close(self) -> None:
         self._watcher.stop()
         self._watcher.close()
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()

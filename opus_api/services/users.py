@@ -60,11 +60,11 @@ def add(username: Any, password: str, must_change: bool = False) -> User:
 def authenticate(username: str, password: str, ip: str, throttle: LoginThrottle) -> User:
     """The user, if the password is right. Raises Unauthorized, and RateLimited after too many failures."""
     throttle.admit(username, ip)
+    throttle.failed(username, ip)  # until it is known better: guesses side by side must count each other
     user = _find(username)
     password_hash = user.password_hash if user else None
     db.session.rollback()  # hashing takes a while; the connection goes back meanwhile
     if not passwords.fits(password_hash, password) or user is None:
-        throttle.failed(username, ip)
         raise Unauthorized("The user name or the password is wrong.")
     throttle.succeeded(username, ip)
     return user

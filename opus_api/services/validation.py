@@ -56,7 +56,8 @@ def apply(account: Account, answer: Answer) -> None:
     if failure is not None and verdict in REST:
         _rest(account, probe.message, failure.retry_after or REST[verdict])
     elif probe.ok:
-        _set(account, "active", None)
+        if not _is_resting(account):  # a list of models says nothing about a rate or a quota
+            _set(account, "active", None)
         account.error_count = 0
         if probe.models is not None:
             account.listed_models, account.listed_at = probe.models, now()
@@ -66,6 +67,10 @@ def apply(account: Account, answer: Answer) -> None:
     else:
         return  # nothing was learned about the credential
     account.last_validated = now()
+
+
+def _is_resting(account: Account) -> bool:
+    return account.state == "cooling" and account.state_until is not None and account.state_until > now()
 
 
 def _rest(account: Account, reason: str, seconds: float) -> None:

@@ -70,6 +70,7 @@ class Exchange:
         self._opening: gevent.Greenlet[..., Any] | None = None
         self._raw: Any = None
         self._whole = False  # the body was read to its end
+        self._complete = False  # the answer in it has come to its end
 
     # -- the head
 
@@ -132,11 +133,13 @@ class Exchange:
 
     def last_event_came(self) -> None:
         """The answer is complete; only the end of the body is still to come, and need not."""
+        self._complete = True
         self._deadline = min(self._deadline, time.monotonic() + LAST_BYTES_WAIT)
 
     def no_total_limit(self, seconds: float) -> None:
         """Content flows: from now on only silence and ``seconds`` end it."""
-        self._deadline = self._began + seconds
+        if not self._complete:
+            self._deadline = self._began + seconds
 
     def close(self) -> None:
         """Give the connection back, or cut it when the body was not read to its end."""

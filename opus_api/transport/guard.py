@@ -21,7 +21,7 @@ METADATA_HOSTS = {
 }
 METADATA_NETWORKS = [ipaddress.ip_network(n) for n in ("169.254.0.0/16", "fd00:ec2::/32", "100.100.100.200/32")]
 # Networks that reach inside although Python calls some of them global: NAT64, 6to4.
-TUNNELS = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")]
+TUNNELS = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96", "fec0::/10")]
 
 
 class AddressRefused(ValueError):
@@ -30,11 +30,13 @@ class AddressRefused(ValueError):
 
 def check_url(url: str, settings: Settings) -> None:
     """The part of the address guard that needs no name resolution. Raises AddressRefused."""
-    parts = urlsplit(url)
+    if not url.isascii() or any(char <= " " for char in url):
+        raise AddressRefused("The base URL must not contain spaces or other than plain characters.")
     try:
+        parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise AddressRefused("The base URL has an invalid port.") from None
+        raise AddressRefused("The base URL has an invalid host or port.") from None
     if parts.scheme not in ("http", "https") or not host:
         raise AddressRefused("The base URL must look like https://host/path.")
     if parts.username or parts.password or "@" in parts.netloc:
