@@ -59,7 +59,7 @@ def test_with_an_external_database_nobody_makes_a_key_that_would_be_lost(tmp_pat
     outside = Settings(data_dir=tmp_path, database_url="postgresql+psycopg2://h/d")
     with pytest.raises(ConfigError, match=r"ENCRYPTION_KEYS=(\S{44})$"):
         crypto.keyring(outside)
-    (tmp_path / "secret.key").write_text("one that was kept")
+    (tmp_path / "secret.key").write_text("one that was kept " * 3)
     assert readable(outside, outside)
 
 
@@ -77,3 +77,10 @@ def test_api_keys_are_random_and_hashed_under_a_pepper() -> None:
     assert crypto.keyed_hash(b"a", first) != crypto.keyed_hash(b"b", first)
     assert len(crypto.keyed_hash(b"a", "not ascii: ключ \udcff")) == 64
     assert crypto.token_hash("x") == crypto.token_hash("x") != crypto.token_hash("y")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "short"])
+def test_a_damaged_secret_key_is_refused_instead_of_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / "secret.key").write_text(text)
+    with pytest.raises(ConfigError, match="is damaged"):
+        crypto.keyring(Settings(data_dir=tmp_path, database_url="sqlite://"))

@@ -30,13 +30,16 @@ class AddressRefused(ValueError):
 
 def check_url(url: str, settings: Settings) -> None:
     """The part of the address guard that needs no name resolution. Raises AddressRefused."""
-    if not url.isascii() or any(char <= " " for char in url):
-        raise AddressRefused("The base URL must not contain spaces or other than plain characters.")
+    if not url.isprintable() or " " in url:
+        raise AddressRefused("The base URL must not contain spaces or control characters.")
     try:
         parts = urlsplit(url)
+    except ValueError:
+        raise AddressRefused("The base URL has an invalid host.") from None
+    try:
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise AddressRefused("The base URL has an invalid host or port.") from None
+        raise AddressRefused("The base URL has an invalid port.") from None
     if parts.scheme not in ("http", "https") or not host:
         raise AddressRefused("The base URL must look like https://host/path.")
     if parts.username or parts.password or "@" in parts.netloc:
