@@ -82,7 +82,7 @@ def normalised(provider: str, url: str) -> str:
     url = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
     if provider == "anthropic":
         return url.removesuffix("/messages").removesuffix("/v1").rstrip("/")
-    return url if urlsplit(url).path else f"{url}/v1"
+    return url if "/" in url.partition("://")[2] else f"{url}/v1"
 
 
 def _proxy(value: Any, upstream: Upstream, settings: Settings) -> str | None:
