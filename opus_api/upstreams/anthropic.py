@@ -126,7 +126,7 @@ class EventReader:
         self._ended = False
 
     def wants(self, data: bytes) -> bool:
-        return not self._content or bool(self.NOTABLE.search(data))
+        return not self._content or bool(self.NOTABLE.search(data)) or bodies.looks_broken(data)
 
     def event(self, data: bytes) -> Event:
         """One checked event. Raises Failure for an error, whether it has its event name or not."""

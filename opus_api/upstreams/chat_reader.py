@@ -24,7 +24,7 @@ class ChatReader:
         self._finished = False
 
     def wants(self, data: bytes) -> bool:
-        return not self._content or bool(self.NOTABLE.search(data))
+        return not self._content or bool(self.NOTABLE.search(data)) or bodies.looks_broken(data)
 
     def read(self, name: bytes, data: bytes, facts: list[Event]) -> bool:
         """False when the client must not see this event: the usage chunk that only we asked for. Raises Failure."""

@@ -193,11 +193,8 @@ def test_after_content_a_failure_ends_the_answer_and_nothing_is_replayed(
     ends_with(stage, kind, model, dialect, end, message)
 
 
-# What is relayed byte for byte is not parsed after its first content.
-@pytest.mark.parametrize("kind, dialect", [("anthropic", "openai"), ("openai", "anthropic")])
-def test_after_content_what_is_no_json_ends_a_converted_answer(
-    stage: Stage, kind: str, model: str, dialect: str
-) -> None:
+@pytest.mark.parametrize("dialect", ["anthropic", "openai"])
+def test_after_content_what_is_no_json_ends_the_answer(stage: Stage, kind: str, model: str, dialect: str) -> None:
     ends_with(stage, kind, model, dialect, [0.1, b"data: {nonsense\n\n"], "upstream sent invalid JSON")
 
 
