@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --requir
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench tokens lock browser generations claude-code soak
+.PHONY: help setup run test check fix bench tokens lock browser generations claude-code soak chaos bars
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,12 @@ tokens: $(RUNTIME) ## measure token counting against recorded truth
 
 soak: $(DEV) ## 20,000 examples of each property, about an hour
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties
+
+chaos: $(DEV) ## the bars of docs/reliability.md at full size, about an hour
+	@$(BIN)/python -m pytest -s -m chaos
+
+bars: $(DEV) ## write what the bars reached last into docs/reliability.md
+	@$(BIN)/python bench/bars.py
 
 bench: .bench/ready ## measure the gateway beside a bare relay
 	@.bench/venv/bin/python .bench/harness/bench.py --gateway opus,relay-requests --project $(CURDIR) \
