@@ -78,6 +78,7 @@ def when_ready(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     worker.app.callable.extensions["snapshots"].start()
     worker.app.callable.extensions["recorder"].start()
+    _start_jobs(worker.app.callable)
     gevent.spawn(_drain_when_stopping, worker)
     # What is loaded by now stays: no collection need look at it again.
     gc.collect()
@@ -85,10 +86,18 @@ def post_worker_init(worker: Any) -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+def _start_jobs(app: Any) -> None:
+    from opus_api.jobs import Jobs  # here, not at its first need: huey takes half a second to load
+
+    app.extensions["jobs"] = Jobs(app)
+    app.extensions["jobs"].start()
+
+
 def _drain_when_stopping(worker: Any) -> None:
     """gunicorn would cut streams raw at graceful_timeout; a few seconds before it they end in their protocol."""
     while worker.alive:
         gevent.sleep(0.2)
+    worker.app.callable.extensions["jobs"].stop()  # another worker, or the next, goes on with them at once
     limit = worker.cfg.graceful_timeout
     worker.app.callable.extensions["gateway"].drain(max(limit - 5, limit / 2))
 
@@ -96,5 +105,7 @@ def _drain_when_stopping(worker: Any) -> None:
 def worker_exit(server: Any, worker: Any) -> None:
     app = getattr(worker.app, "callable", None)
     if app is not None:
+        if "jobs" in app.extensions:
+            app.extensions["jobs"].stop()
         app.extensions["snapshots"].stop()
         app.extensions["recorder"].stop()

@@ -1,4 +1,4 @@
-"""The operator's command line: `flask users|keys|accounts|models …`.
+"""The operator's command line: `flask users|keys|accounts|models|logs …`.
 
 Every command takes --json. What goes wrong is one line on standard error and exit code 1.
 """
@@ -15,8 +15,9 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api.config import ConfigError
+from opus_api.extensions import db
 from opus_api.models import Account
-from opus_api.services import account_fields, accounts, api_keys, model_rules, users
+from opus_api.services import account_fields, accounts, api_keys, model_rules, retention, users
 from opus_api.services.settings import Installation
 from opus_api.services.values import FieldError
 from opus_api.upstreams import UPSTREAMS
@@ -28,10 +29,11 @@ users_group = AppGroup("users", help="People who sign in to the console.")
 keys_group = AppGroup("keys", help="API keys that clients present.")
 accounts_group = AppGroup("accounts", help="Upstream credentials.")
 models_group = AppGroup("models", help="The model map: what the names that clients say stand for.")
+logs_group = AppGroup("logs", help="The request log.")
 
 
 def register(app: Flask) -> None:
-    for group in (users_group, keys_group, accounts_group, models_group):
+    for group in (users_group, keys_group, accounts_group, models_group, logs_group):
         app.cli.add_command(group)
 
 
@@ -341,3 +343,15 @@ def models_unmap(pattern: str) -> tuple[Any, str]:
     """Remove a rule."""
     model_rules.remove(pattern)
     return {"pattern": pattern}, f"Removed the rule for {pattern}."
+
+
+# --- logs
+
+
+@command(logs_group, "purge")
+@click.option("--days", type=click.IntRange(0), help="Keep these many days; default: the setting logRetentionDays.")
+def logs_purge(days: int | None) -> tuple[Any, str]:
+    """Delete old rows of the request log."""
+    kept = retention.log_days() if days is None else days
+    deleted = retention.purge_logs(db.engine, kept)
+    return {"deleted": deleted}, f"Deleted {deleted} rows older than {kept} days."

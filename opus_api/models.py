@@ -177,6 +177,35 @@ class RequestLog(Base):
     client_ip: Mapped[str | None] = mapped_column(sa.String(45))
 
 
+class JobRun(Base):
+    """A job's last run and when it is next."""
+
+    __tablename__ = "job_runs"
+    name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    last_run: Mapped[datetime | None] = mapped_column(Time)  # when it began
+    last_outcome: Mapped[str | None] = mapped_column(sa.String(255))
+    next_run: Mapped[datetime] = mapped_column(Time)
+
+
+class Lease(Base):
+    """What only one process at a time may do, and which one may until when."""
+
+    __tablename__ = "leases"
+    name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(100))
+    until: Mapped[datetime] = mapped_column(Time)
+
+
+class ProbeSeries(Base):
+    """How often an account was asked by itself whether its refused credential works again."""
+
+    __tablename__ = "probe_series"
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
+    state_version: Mapped[int] = mapped_column()  # of the account; another one begins a new series
+    since: Mapped[datetime] = mapped_column(Time)
+    made: Mapped[int] = mapped_column(default=0)
+
+
 class Setting(Base):
     """What was set in the console, and what the installation remembers about itself."""
 
@@ -186,4 +215,17 @@ class Setting(Base):
     updated_at: Mapped[datetime] = mapped_column(Time, default=now, onupdate=now)
 
 
-__all__ = ["Account", "ApiKey", "ModelRule", "RequestLog", "Setting", "User", "UserSession", "db", "now"]
+__all__ = [
+    "Account",
+    "ApiKey",
+    "JobRun",
+    "Lease",
+    "ModelRule",
+    "ProbeSeries",
+    "RequestLog",
+    "Setting",
+    "User",
+    "UserSession",
+    "db",
+    "now",
+]

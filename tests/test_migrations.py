@@ -11,7 +11,10 @@ from flask_migrate import downgrade, upgrade
 from opus_api import config, create_app
 from opus_api.extensions import db
 
-TABLES = {"users", "user_sessions", "accounts", "api_keys", "model_rules", "request_logs", "settings"}
+TABLES = {
+    *("users", "user_sessions", "accounts", "api_keys", "model_rules", "request_logs", "settings"),
+    *("job_runs", "leases", "probe_series"),
+}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -136,12 +136,12 @@ class Accounts:
 
     def validate_all(self, accounts: Sequence[Account] | None = None) -> dict[str, Any]:
         """Ask about all (or these) accounts, five at once: ``{"total","valid","invalid","results"}``."""
-        known = (account for account in accounts or self.all() if account.provider in UPSTREAMS)
-        questions = [validation.question(account) for account in known]
+        chosen = self.all() if accounts is None else accounts
+        questions = [validation.question(account) for account in chosen if account.provider in UPSTREAMS]
         db.session.rollback()
         # Only the waiting is done side by side; the session belongs to this greenlet.
-        answers = Pool(AT_ONCE).map(lambda asked: validation.ask(self._transport, asked), questions)
-        results = [self._apply(answer) for answer in answers if db.session.get(Account, answer.account_id)]
+        answers = Pool(AT_ONCE).imap(lambda asked: validation.ask(self._transport, asked), questions)
+        results = [self._apply(answer) for answer in answers if db.session.get(Account, answer.asked.account_id)]
         valid = sum(result["is_valid"] for result in results)
         return {"total": len(results), "valid": valid, "invalid": len(results) - valid, "results": results}
 
@@ -174,16 +174,18 @@ class Accounts:
         return self.get(account.id)
 
     def _apply(self, answer: validation.Answer) -> dict[str, Any]:
-        account = self.get(answer.account_id)
-        validation.apply(account, answer)
-        db.session.commit()
-        return {
+        account = self.get(answer.asked.account_id)
+        if validation.question(account) == answer.asked:  # else somebody changed it while we waited
+            validation.apply(account, answer)
+        shown = {
             "id": account.id,
             "is_valid": account.is_valid,
             "state": account.state,
             "latency_ms": answer.latency_ms,
             "message": answer.probe.message,
         }
+        db.session.commit()  # nothing is read after it: the connection goes back while the next answer is waited for
+        return shown
 
 
 def _switch(account: Account, wanted: Any) -> None:

@@ -29,7 +29,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    account_id: int
+    asked: Question
     probe: Probe
     latency_ms: int
 
@@ -46,7 +46,7 @@ def ask(transport: Transport, asked: Question, deadline: float = DEADLINE) -> An
         probe = transport.run(flow, proxy=asked.proxy, deadline=deadline)
     except Failure as failure:
         probe = Probe(ok=False, message=failure.message, failure=failure)
-    return Answer(asked.account_id, probe, round((time.monotonic() - begun) * 1000))
+    return Answer(asked, probe, round((time.monotonic() - begun) * 1000))
 
 
 def apply(account: Account, answer: Answer) -> None:

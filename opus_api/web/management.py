@@ -1,8 +1,9 @@
 """Blueprint ``management``: the /v2 interface for programs that run a pool of accounts."""
 
-from flask import Blueprint
+from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 
+from opus_api.services import jobs
 from opus_api.web import cookies
 from opus_api.web.bodies import never_stored
 from opus_api.web.signed_in import signed_in
@@ -22,3 +23,11 @@ def reset_accounts() -> ResponseReturnValue:
     """Every account that no person disabled is active at once."""
     cookies.accounts().reset_all()
     return "", 204
+
+
+@bp.get("/jobs")
+@signed_in
+def index_jobs() -> ResponseReturnValue:
+    """What runs by itself: when it ran last, what came of it, when it is next."""
+    rows = [jobs.as_json(run) for run in jobs.every()]
+    return jsonify(data=rows, total=len(rows))
