@@ -19,10 +19,10 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --requir
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench tokens lock browser generations claude-code soak chaos bars
+.PHONY: help setup run test check fix bench tokens lock translations browser generations claude-code soak chaos bars
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(RUNTIME) ## make .venv with what the service needs
 	@:
@@ -54,8 +54,11 @@ soak: $(DEV) ## 20,000 examples of each property, about an hour
 chaos: $(DEV) ## the bars of docs/reliability.md at full size, about an hour
 	@$(BIN)/python -m pytest -s -m chaos
 
+
 bars: $(DEV) ## write what the bars reached last into docs/reliability.md
 	@$(BIN)/python bench/bars.py
+translations: $(DEV) ## collect what the console says, compile what it is translated to
+	@$(BIN)/python scripts/translations.py
 
 bench: .bench/ready ## measure the gateway beside a bare relay
 	@.bench/venv/bin/python .bench/harness/bench.py --gateway opus,relay-requests --project $(CURDIR) \

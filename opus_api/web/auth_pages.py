@@ -2,6 +2,7 @@
 
 from flask import flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
@@ -42,7 +43,7 @@ def sign_in() -> ResponseReturnValue:
 def logout() -> Response:
     """Ends the session at once."""
     auth.end_page_session()
-    flash("You are signed out.", "success")
+    flash(gettext("You are signed out."), "success")
     return redirect(url_for(".login"))
 
 
@@ -65,7 +66,7 @@ def change_password() -> ResponseReturnValue:
         return _refused("auth/password.html", form, error)
     auth.end_page_session()
     auth.start_page_session(user)
-    flash("Your password is changed. Your other sessions are signed out.", "success")
+    flash(gettext("Your password is changed. Your other sessions are signed out."), "success")
     return redirect(local_path(None))
 
 

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, abort, current_app, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_babel import format_decimal
+from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from flask_wtf.csrf import validate_csrf
 from werkzeug.exceptions import HTTPException
@@ -22,10 +24,11 @@ from wtforms import ValidationError
 
 from opus_api.models import now
 from opus_api.version import __version__
+from opus_api.web import languages
 from opus_api.wire.errors import ApiError
 
 # What may be reached without being signed in, and with a password that must be changed first.
-OPEN_PATHS = {"/", "/index.html", "/login", "/logout", "/theme"}
+OPEN_PATHS = {"/", "/index.html", "/login", "/logout", "/theme", "/language"}
 PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 
 THEMES = ("", "light", "dark")
@@ -44,7 +47,7 @@ class Page(NamedTuple):
         return request.blueprint == self.endpoint.partition(".")[0]
 
 
-NAVIGATION = (Page("cookies_pages.index", "Accounts", "accounts"),)
+NAVIGATION = (Page("cookies_pages.index", _l("Accounts"), "accounts"),)
 
 
 def page_blueprint(name: str) -> Blueprint:
@@ -170,7 +173,7 @@ def rfc3339(moment: datetime) -> str:
 
 def grouped(number: int) -> str:
     """A number with thousands apart."""
-    return f"{number:,}"
+    return str(format_decimal(number))
 
 
 @cache
@@ -196,6 +199,7 @@ def _template_names() -> dict[str, Any]:
         "navigation": NAVIGATION,
         "plain_http": over_plain_http(),
         "theme": chosen_theme(),
+        "language": {**languages.current()._asdict(), "all": languages.LANGUAGES},
         "version": __version__,
         "asset": asset,
     }
@@ -236,9 +240,22 @@ def theme() -> Response:
     return response
 
 
+@bp.post("/language")
+def language() -> Response:
+    """Pins the language in a cookie of this browser."""
+    chosen = request.form.get("language", "")
+    if chosen not in {known.tag for known in languages.LANGUAGES}:
+        abort(400, "There is no such language.")
+    response = redirect(local_path(request.form.get("next")))
+    response.set_cookie(languages.COOKIE, chosen, max_age=YEAR, samesite="Lax", secure=request.is_secure)
+    return response
+
+
 def register(app: Flask) -> None:
     """Adds every page blueprint and what their templates use."""
     from opus_api.web import auth_pages, cookies_pages
+
+    languages.register(app)
 
     for pages in (bp, auth_pages.bp, cookies_pages.bp):
         app.register_blueprint(pages)

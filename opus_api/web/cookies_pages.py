@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import abort, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
@@ -19,7 +20,7 @@ from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
-from opus_api.web.forms import STRATEGIES, AccountForm, RotationForm, RuleForm, account_form
+from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
 from opus_api.wire.errors import ApiError
 
 bp = page_blueprint("cookies_pages")
@@ -134,10 +135,10 @@ def rotation() -> Response:
     """Saves which account is next."""
     form = RotationForm()
     if not form.validate_on_submit():
-        abort(400, "The rotation strategy is one of: " + ", ".join(STRATEGIES) + ".")
+        abort(400, "There is no such rotation strategy.")
     settings.put("rotation_strategy", form.rotation_strategy.data)
     db.session.commit()
-    flash("Saved. The next request follows it.", "success")
+    flash(gettext("Saved. The next request follows it."), "success")
     return redirect(url_for(".index"))
 
 
@@ -156,9 +157,8 @@ def new() -> str:
 def _upstream(name: str) -> Upstream:
     if name not in ACCOUNT_PROVIDERS:
         built_in = name in UPSTREAMS
-        abort(
-            404, f"The {name} provider is built in and needs no account." if built_in else "There is no such provider."
-        )
+        built_in_words = gettext("The practice provider is built in and needs no account.")
+        abort(404, built_in_words if built_in else gettext("There is no such provider."))
     return UPSTREAMS[name]
 
 
@@ -214,7 +214,8 @@ def rule(account_id: int) -> ResponseReturnValue:
         return render_template("cookies/saved.html", row=row, upstream=upstream, rule=form)
     model_map = {**account.model_map, CLAUDE_NAMES: form.model.data}
     accounts().update(account_id, {"model_map": model_map})
-    flash(f"Saved. {form.model.data} answers every {CLAUDE_NAMES} name.", "success")
+    said = gettext("Saved. %(model)s answers every %(names)s name.", model=form.model.data, names=CLAUDE_NAMES)
+    flash(said, "success")
     return redirect(url_for(".index"))
 
 
@@ -235,7 +236,7 @@ def update(account_id: int) -> ResponseReturnValue:
     if form.validate_on_submit():
         try:
             account = accounts().update(account_id, form.body())
-            flash(f"Saved. {account.name} uses it from the next request on.", "success")
+            flash(gettext("Saved. %(name)s uses it from the next request on.", name=account.name), "success")
             return redirect(url_for(".index"))
         except ApiError as error:
             form.refuse(error)
@@ -266,7 +267,8 @@ def validate(account_id: int) -> Response:
     account = accounts().get(account_id)
     name, before = account.name, account.last_validated
     found = accounts().validate(account_id)
-    flash(f"{name}: {found['message']}", _kind(found["is_valid"], before != accounts().get(account_id).last_validated))
+    kind = _kind(found["is_valid"], before != accounts().get(account_id).last_validated)
+    flash(f"{name}: {gettext(found['message'])}", kind)
     return _back(account_id)
 
 
@@ -282,7 +284,8 @@ def validate_all() -> Response:
     """Asks about every account, five at once; the script of the page does it one by one and shows how far it is."""
     found = accounts().validate_all()
     kind = "error" if found["invalid"] else "success"
-    flash(f"{found['valid']} of {found['total']} accounts are valid.", kind)
+    said = gettext("{valid} of {total} accounts are valid.").format(valid=found["valid"], total=found["total"])
+    flash(said, kind)
     return redirect(url_for(".index"))
 
 
@@ -290,7 +293,10 @@ def validate_all() -> Response:
 def switch(account_id: int) -> Response:
     """A person's switch: active or disabled."""
     account = accounts().update(account_id, {"state": request.form.get("state")})
-    flash(f"{account.name} is {'disabled' if account.state == 'disabled' else 'enabled'}.", "success")
+    if account.state == "disabled":
+        flash(gettext("%(name)s is disabled.", name=account.name), "success")
+    else:
+        flash(gettext("%(name)s is enabled.", name=account.name), "success")
     return _back(account_id)
 
 
@@ -298,7 +304,7 @@ def switch(account_id: int) -> Response:
 def reset(account_id: int) -> Response:
     """Clears cooling, counters and what made it invalid."""
     account = accounts().reset(account_id)
-    flash(f"{account.name} may be used again at once.", "success")
+    flash(gettext("%(name)s may be used again at once.", name=account.name), "success")
     return _back(account_id)
 
 
@@ -313,5 +319,5 @@ def erase(account_id: int) -> Response:
     """Deletes the account with its credential."""
     name = accounts().get(account_id).name
     accounts().delete(account_id)
-    flash(f"{name} was deleted.", "success")
+    flash(gettext("%(name)s was deleted.", name=name), "success")
     return redirect(url_for(".index"))

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
 from wtforms import (
     Field,
@@ -19,6 +21,7 @@ from wtforms import (
     StringField,
     TextAreaField,
 )
+from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # its stubs are of WTForms 3.2
 from wtforms.validators import InputRequired, Optional
 from wtforms.widgets import TextInput
 
@@ -63,7 +66,7 @@ class MapField(TextAreaField):
                 continue
             pattern, sign, model = (part.strip() for part in line.partition("="))
             if not (pattern and sign and model):
-                raise ValueError(f"Line {number} must read: pattern = model.")
+                raise ValueError(gettext("Line %(number)s must read: pattern = model.", number=number))
             self.data[pattern] = model
 
 
@@ -81,7 +84,7 @@ class WholeNumberField(IntegerField):
         try:
             self.data = int(text) if text else self.empty
         except ValueError:
-            raise ValueError("Enter a whole number.") from None
+            raise ValueError(gettext("Enter a whole number.")) from None
 
 
 class SwitchField(SelectField):
@@ -105,11 +108,12 @@ class PageForm(FlaskForm):
         name, _, text = error.message.partition(": ")
         field = self._named(name)
         if field is None or not text:
-            self.form_errors.append(error.message)
+            self.form_errors.append(gettext(error.message))
             return
         # A FieldError says "is required." of its field; other messages are sentences of their own.
         continues = isinstance(error, FieldError) and text[:1].islower()
-        field.errors = [*field.errors, f"{field.label.text} {text}" if continues else text]
+        said = gettext(text)
+        field.errors = [*field.errors, f"{field.label.text} {said}" if continues else said]
 
     def _named(self, name: str) -> Field | None:
         """The field that ``name``, ``options.name`` or ``name[3]`` speaks of."""
@@ -125,14 +129,14 @@ class PageForm(FlaskForm):
 
 class LoginForm(PageForm):
     username = StringField(
-        "User name",
-        [InputRequired("Enter your user name.")],
+        _l("User name"),
+        [InputRequired(_l("Enter your user name."))],
         filters=[_stripped],
         render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false", "autofocus": True},
     )
     password = PasswordField(
-        "Password",
-        [InputRequired("Enter your password.")],
+        _l("Password"),
+        [InputRequired(_l("Enter your password."))],
         render_kw={"autocomplete": "current-password"},
     )
     next = HiddenField()
@@ -145,14 +149,14 @@ class LoginForm(PageForm):
 
 class PasswordForm(PageForm):
     old_password = PasswordField(
-        "Current password",
-        [InputRequired("Enter the password you have now.")],
+        _l("Current password"),
+        [InputRequired(_l("Enter the password you have now."))],
         render_kw={"autocomplete": "current-password"},
     )
     new_password = PasswordField(
-        "New password",
-        [InputRequired("Enter a new password.")],
-        description="At least 8 characters; a few words in a row are easier to remember and harder to guess.",
+        _l("New password"),
+        [InputRequired(_l("Enter a new password."))],
+        description=_l("At least 8 characters; a few words in a row are easier to remember and harder to guess."),
         render_kw={"autocomplete": "new-password"},
     )
 
@@ -164,43 +168,43 @@ class AccountForm(PageForm):
     """What every provider's accounts have; ``account_form`` adds what one provider asks for."""
 
     name = StringField(
-        "Name",
-        [InputRequired("Give the account a name.")],
+        _l("Name"),
+        [InputRequired(_l("Give the account a name."))],
         filters=[_stripped],
-        description="For you; it shows in lists and logs.",
+        description=_l("For you; it shows in lists and logs."),
         render_kw={"maxlength": 100, "autocomplete": "off"},
     )
     priority = WholeNumberField(
-        "Priority",
+        _l("Priority"),
         default=0,
         empty=0,
-        description="Larger is used first; equals take turns.",
+        description=_l("Larger is used first; equals take turns."),
         render_kw={"inputmode": "numeric"},
     )
     max_concurrency = WholeNumberField(
-        "Requests at once",
+        _l("Requests at once"),
         default=0,
         empty=0,
-        description="0 means no limit.",
+        description=_l("0 means no limit."),
         render_kw={"inputmode": "numeric"},
     )
     models = LinesField(
-        "Models",
+        _l("Models"),
         [Optional()],
-        description="Names or patterns, one per line; empty: what the provider lists; *: any name.",
+        description=_l("Names or patterns, one per line; empty: what the provider lists; *: any name."),
         render_kw={"rows": 3, "spellcheck": "false"},
     )
     model_map = MapField(
-        "Model map",
+        _l("Model map"),
         [Optional()],
-        description="What clients ask for = the provider's model that answers.",
+        description=_l("What clients ask for = the provider's model that answers."),
         render_kw={"rows": 3, "spellcheck": "false", "placeholder": "claude-* = model"},
     )
     proxy = StringField(
-        "Proxy",
+        _l("Proxy"),
         [Optional()],
         filters=[_stripped],
-        description="For this account only, in place of the installation's own.",
+        description=_l("For this account only, in place of the installation's own."),
         render_kw={"placeholder": "http://host:port", "autocomplete": "off", "spellcheck": "false"},
     )
 
@@ -248,13 +252,12 @@ def account_form(
 def _own_field(item: base.Field, hints: Mapping[str, str] | None) -> Any:
     if item.secret:
         return _secret_field(item, hints)
-    required = [InputRequired(f"{item.label} is needed.")] if item.required else [Optional()]
     return StringField(
-        item.label,
-        required,
+        gettext(item.label),
+        [_needed(item)] if item.required else [Optional()],
         filters=[_stripped],
         default=item.default,
-        description=item.help,
+        description=_help(item),
         render_kw={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"},
     )
 
@@ -262,46 +265,53 @@ def _own_field(item: base.Field, hints: Mapping[str, str] | None) -> Any:
 def _secret_field(item: base.Field, hints: Mapping[str, str] | None) -> Any:
     placeholder, needed = "", item.required
     if hints and hints.get(item.name):
-        placeholder, needed = f"•••• {hints[item.name]}, leave empty to keep", False
+        placeholder, needed = gettext("•••• %(hint)s, leave empty to keep", hint=hints[item.name]), False
     return PasswordField(
-        item.label,
-        [InputRequired(f"{item.label} is needed.")] if needed else [] if placeholder else [Optional()],
+        gettext(item.label),
+        [_needed(item)] if needed else [] if placeholder else [Optional()],
         filters=[_stripped],
-        description=item.help,
+        description=_help(item),
         render_kw={"autocomplete": "off", "spellcheck": "false", "placeholder": placeholder},
     )
 
 
+def _needed(item: base.Field) -> InputRequired:
+    return InputRequired(gettext("%(label)s is needed.", label=gettext(item.label)))
+
+
+def _help(item: base.Field | base.Option) -> str:
+    return str(gettext(item.help) if item.help else "")  # gettext("") is the catalog's header
+
+
 def _option_field(item: base.Option, learned: Any) -> Any:
     default = _said(item.default if learned is None else learned)
-    origin = "default" if learned is None else "learned"
+    origin = gettext("default") if learned is None else gettext("learned")
     if isinstance(item.default, bool):
-        choices: Any = {"": f"{default.capitalize()} ({origin})", "true": "On", "false": "Off"}
-        return SwitchField(item.name, choices=choices, description=item.help)
+        choices: Any = {"": f"{default.capitalize()} ({origin})", "true": gettext("On"), "false": gettext("Off")}
+        return SwitchField(item.name, choices=choices, description=_help(item))
     field = WholeNumberField if isinstance(item.default, int) else StringField
     placeholder = f"{default} ({origin})" if default else ""
-    return field(item.name, [Optional()], description=item.help, render_kw={"placeholder": placeholder})
+    return field(item.name, [Optional()], description=_help(item), render_kw={"placeholder": placeholder})
 
 
 def _said(value: Any) -> str:
     if isinstance(value, bool):
-        return "on" if value else "off"
+        return str(gettext("on") if value else gettext("off"))
     return "" if value is None else str(value)
 
 
-# WTForms 3.3 reads value -> label; its type stubs are of 3.2.
-STRATEGIES: Any = {
-    "priority": "By priority, equals in turn",
-    "round_robin": "All in turn",
-    "least_used": "Least used first",
-}
+STRATEGIES: list[SelectChoice] = [
+    SelectChoice("priority", _l("By priority, equals in turn")),
+    SelectChoice("round_robin", _l("All in turn")),
+    SelectChoice("least_used", _l("Least used first")),
+]
 
 
 class RotationForm(PageForm):
-    rotation_strategy = SelectField("Who answers next", choices=STRATEGIES)
+    rotation_strategy = SelectField(_l("Who answers next"), choices=STRATEGIES)
 
 
 class RuleForm(PageForm):
     """The consent to let one of an account's models answer Claude names."""
 
-    model = SelectField("Model")
+    model = SelectField(_l("Model"))
