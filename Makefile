@@ -54,9 +54,9 @@ soak: $(DEV) ## 20,000 examples of each property, about an hour
 chaos: $(DEV) ## the bars of docs/reliability.md at full size, about an hour
 	@$(BIN)/python -m pytest -s -m chaos
 
-
 bars: $(DEV) ## write what the bars reached last into docs/reliability.md
 	@$(BIN)/python bench/bars.py
+
 translations: $(DEV) ## collect what the console says, compile what it is translated to
 	@$(BIN)/python scripts/translations.py
 
