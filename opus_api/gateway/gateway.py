@@ -12,6 +12,7 @@ from opus_api.config import Settings
 from opus_api.gateway import tokens
 from opus_api.gateway.catalog import Catalog
 from opus_api.gateway.dispatch import Dispatch
+from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
 from opus_api.services.request_log import Recorder
@@ -50,6 +51,7 @@ class Gateway:
         self._pool = Pool(recorder, settings.cookie_max_error_count)
         self._catalog: Catalog | None = None
         self._last_model = ""
+        self._load = Load()
         self._live: set[Answer] = set()
 
     def catalog(self) -> Catalog:
@@ -70,7 +72,7 @@ class Gateway:
             self._last_model = call.model
         call.input_estimate = tokens.estimate(call.body)
         strategy = catalog.snapshot.settings.get("rotation_strategy") or self._settings.rotation_strategy
-        dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._settings)
+        dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._settings, self._load)
         began = time.time()
 
         def closed(answer: Answer) -> None:

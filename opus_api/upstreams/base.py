@@ -50,6 +50,7 @@ class Failure(Exception):
     retry_after: float | None = None
     model_only: bool = False  # the cooldown concerns this model of the account, not all of it
     learned: Mapping[str, Any] = field(default_factory=dict)
+    upstream_status: int = 0  # that the upstream itself told; 0: it told none
     upstream_request_id: str = ""
     details: Mapping[str, Any] | None = None  # of Anthropic's error; its SDKs act on them
 

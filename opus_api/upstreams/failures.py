@@ -73,7 +73,9 @@ def judge(
         text = overlong(text)
     request_id = headers.get("request-id") or headers.get("x-request-id") or ""
     retry_after = cooldown(headers, now) if verdict in TIMED else None
-    return Failure(verdict, seen, type_, text, retry_after, upstream_request_id=request_id[:100])
+    return Failure(
+        verdict, seen, type_, text, retry_after, upstream_status=status, upstream_request_id=request_id[:100]
+    )
 
 
 def _by_range(status: int) -> tuple[Verdict, int, str]:
@@ -242,7 +244,9 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text) else None
 
 
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+# As Go prints a duration, the micro sign in both of its code points, and days.
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+DURATION = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(UNITS)})")
 
 
 def _moment(text: str, now: float) -> float | None:
@@ -250,7 +254,7 @@ def _moment(text: str, now: float) -> float | None:
     number = _number(text)
     if number is not None:
         return number / 1000 - now if number > 1e12 else number - now if number > 1e9 else number
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+    parts = DURATION.findall(text)
     if parts and "".join(a + b for a, b in parts) == text.strip():
         return sum(float(amount) * UNITS[unit] for amount, unit in parts)
     return _date(text, now)
@@ -259,7 +263,21 @@ def _moment(text: str, now: float) -> float | None:
 def _date(text: str, now: float) -> float | None:
     for read in (datetime.datetime.fromisoformat, email.utils.parsedate_to_datetime):
         try:
-            return read(text.strip()).timestamp() - now
+            moment = read(text.strip())
+            return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp() - now
         except (ValueError, TypeError, OverflowError, OSError):
             continue
     return None
+
+
+SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
+
+
+def names_model(message: str, model: str) -> bool:
+    """A refusal speaks of this model, not of all the account may use: "Rate limit reached for gpt-4o in …".
+
+    Vendors name an alias where a dated snapshot was asked for, and the other way round.
+    """
+    name = re.escape(SNAPSHOT.sub("", model))
+    dated = r"(-\d{8}|-\d{4}-\d{2}-\d{2})?"
+    return bool(model) and bool(re.search(rf"(?<![\w./-]){name}{dated}(?![\w/-]|\.\w)", message, re.I))

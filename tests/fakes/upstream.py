@@ -207,10 +207,10 @@ class Upstream:
 
 
 def _read(incoming: Any, connection: int) -> Asked | None:
-    line = incoming.readline().decode()
-    if not line.strip():
+    words = incoming.readline().decode("latin-1").split()
+    if len(words) != 3:  # nothing more, or no HTTP
         return None
-    method, path, _ = line.split()
+    method, path, _ = words
     headers = {}
     while header := incoming.readline().decode("latin-1").strip():
         name, _, value = header.partition(":")
@@ -284,6 +284,29 @@ def refused(status: int, asked: Asked | None = None, message: str = "", **header
 
 def refusing(status: int, message: str = "", **headers: str) -> Callable[[Asked], Reply]:
     return lambda asked: refused(status, asked, message, **headers)
+
+
+def json_error(status: int) -> Callable[[Asked], Reply]:
+    """An error in the body, although the status is 200."""
+
+    def answer(asked: Asked) -> Reply:
+        told = formats.anthropic_error if is_anthropic(asked) else formats.openai_error
+        return in_json(told(status, "boom"))
+
+    return answer
+
+
+def error_first(status: int) -> Callable[[Asked], Reply]:
+    """An error as the first event of the stream; of a whole answer, the answer."""
+
+    def answer(asked: Asked) -> Reply:
+        if not asked.json.get("stream"):
+            return json_error(status)(asked)
+        if is_anthropic(asked):
+            return streamed([formats.event(formats.anthropic_error(status, "boom"))])
+        return streamed([b"event: error\n" + formats.data(formats.openai_error(status, "boom"))])
+
+    return answer
 
 
 def after(steps: int, *then: Step) -> Callable[[Asked], Reply]:

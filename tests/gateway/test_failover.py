@@ -1,7 +1,6 @@
 """One account after another, until one answers: what the client sees of it, and what becomes of the accounts."""
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +14,7 @@ from tests.fakes.upstream import (
     Asked,
     Reply,
     after,
-    in_json,
-    is_anthropic,
+    json_error,
     refusing,
     spoken,
     streamed,
@@ -27,85 +25,6 @@ from tests.live import unique, wait_until
 from tests.processes import free_port
 
 HELLO = "Hello from the upstream."
-
-
-def json_error(status: int) -> Callable[[Asked], Reply]:
-    """An error in the body, although the status is 200."""
-
-    def answer(asked: Asked) -> Reply:
-        told = formats.anthropic_error if is_anthropic(asked) else formats.openai_error
-        return in_json(told(status, "boom"))
-
-    return answer
-
-
-def error_first(status: int) -> Callable[[Asked], Reply]:
-    """An error as the first event of the stream."""
-
-    def answer(asked: Asked) -> Reply:
-        if is_anthropic(asked):
-            return streamed([formats.event(formats.anthropic_error(status, "boom"))])
-        return streamed([b"event: error\n" + formats.data(formats.openai_error(status, "boom"))])
-
-    return answer
-
-
-# what the first account does -> (its state, failures counted, attempts that count); the client never sees it
-FAULTS: dict[str, tuple[Answer, str, int]] = {
-    "401": (refusing(401), "active", 1),
-    "403": (refusing(403), "active", 1),
-    "402": (refusing(402), "cooling", 0),
-    "404": (refusing(404), "active", 0),
-    "408": (refusing(408), "active", 1),
-    "409": (refusing(409), "active", 1),
-    "429": (refusing(429, retry_after="30"), "cooling", 0),
-    "429 for credit": (refusing(429, "You exceeded your current quota"), "cooling", 0),
-    "500": (refusing(500), "active", 1),
-    "502 with a page": (Reply(502, b"<html>Bad gateway</html>", {"content-type": "text/html"}), "active", 1),
-    "503": (refusing(503), "active", 1),
-    "504": (refusing(504), "active", 1),
-    "529": (refusing(529), "active", 0),
-    "500 with 3 MB": (Reply(500, b"x" * 3_000_000), "active", 1),
-    "a page with 200": (Reply(200, b"<!doctype html><html>", {"content-type": "text/html"}), "active", 1),
-    "nothing with 200": (Reply(200, b""), "active", 1),
-    "an empty stream": (streamed([]), "active", 1),
-    "only comments": (streamed([b": waiting\n\n"] * 3), "active", 1),
-    "wrong key with 200": (json_error(401), "active", 1),
-    "JSON error with 200": (json_error(500), "active", 1),
-    "overloaded with 200": (json_error(529), "active", 0),
-    "rate limit with 200": (json_error(429), "cooling", 0),
-    "error event first": (error_first(500), "active", 1),
-    "overloaded event first": (error_first(529), "active", 0),
-    "no JSON": (streamed([b"data: {nonsense\n\n"]), "active", 1),
-    "another protocol": (streamed([b'data: {"hello": "world"}\n\n'] * 2), "active", 1),
-    "cut before the head": (Reply(before=[CUT]), "active", 1),
-    "reset before the head": (Reply(before=[RESET]), "active", 1),
-    "cut after the head": (streamed([CUT]), "active", 1),
-    "cut before content": (after(1, CUT), "active", 1),
-    "ended before content": (after(1), "active", 1),
-    "half an event": (streamed([b"event: message_start\ndata: {", CUT]), "active", 1),
-    "broken framing": (Reply(200, b"zz\r\nx\r\n", {"transfer-encoding": "chunked"}, framing="raw"), "active", 1),
-    "shorter than its length": (Reply(200, b"data: {}", {"content-length": "999"}, framing="close"), "active", 1),
-    "a redirect": (Reply(307, b"", {"location": "http://127.0.0.1:1/"}), "active", 1),
-    "broken gzip": (Reply(200, b"no gzip", {"content-encoding": "gzip"}), "active", 1),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_next_account_answers_and_the_client_sees_nothing(stage: Stage, kind: str, fault: str) -> None:
-    answer, state, errors = FAULTS[fault]
-    for stream in (True, False):
-        model = unique("failover")
-        first = stage.account(kind, model, answer, priority=2)
-        second = stage.account(kind, model, priority=1)
-        ask = stage.gateway.ask if (kind == "anthropic") == stream else stage.gateway.chat
-        got = ask(model, stream=stream)
-        assert (got.status, got.text) == (200, HELLO)
-        assert b"error" not in got.body
-        assert (len(stage.asked(first)), len(stage.asked(second))) == (1, 1)
-        stage.leaves(got, attempts=2, account_id=second["id"], outcome="ok")
-        stage.gateway.until(first, state=state, error_count=errors)
-        stage.gateway.until(second, state="active", error_count=0)
 
 
 def test_a_server_that_is_not_there_costs_nothing(stage: Stage, kind: str, model: str) -> None:

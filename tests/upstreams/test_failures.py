@@ -3,7 +3,16 @@ from typing import Any
 import pytest
 
 from opus_api.upstreams.base import Credentials, Verdict
-from opus_api.upstreams.failures import cooldown, error_in, failure_in, judge, message_of, parameter_of, scrub
+from opus_api.upstreams.failures import (
+    cooldown,
+    error_in,
+    failure_in,
+    judge,
+    message_of,
+    names_model,
+    parameter_of,
+    scrub,
+)
 from opus_api.wire.http import HttpResponse
 
 CREDENTIALS = Credentials("sk-secret-of-the-account", "https://upstream.test/v1", access_token="token-secret")
@@ -35,6 +44,7 @@ def test_a_status_decides_what_happens_and_what_the_client_sees(status: int, exp
     failure = judge(status, "why", {}, CREDENTIALS)
     assert (failure.verdict, failure.status, failure.type, failure.message) == (*expected, "why")
     assert str(failure) == f"{expected[1]} {expected[2]}: why"
+    assert failure.upstream_status == status
 
 
 @pytest.mark.parametrize(
@@ -181,6 +191,17 @@ WAITS: dict[str, tuple[dict[str, str], float | None]] = {
     "OpenAI's durations": ({"x-ratelimit-reset-requests": "6m0s"}, 360),
     "small durations": ({"x-ratelimit-reset-tokens": "1s120ms"}, 1.12),
     "the larger of two": ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-reset-tokens": "1s"}, 360),
+    "minutes and seconds as Go prints them": ({"x-ratelimit-reset-requests": "1m30s"}, 90),
+    "milliseconds as Go prints them": ({"x-ratelimit-reset-tokens": "2500ms"}, 2.5),
+    "less than a second": ({"x-ratelimit-reset-tokens": "250ms"}, 1),
+    "microseconds": ({"x-ratelimit-reset-tokens": "800µs"}, 1),
+    "hours with a fraction": ({"x-ratelimit-reset-tokens": "1h0m0.5s"}, 3600.5),
+    "plain seconds": ({"x-ratelimit-reset-requests": "42"}, 42),
+    "half a duration": ({"x-ratelimit-reset-requests": "1m and a bit"}, None),
+    "no bucket is empty": ({"x-ratelimit-reset-requests": "24h", "x-ratelimit-remaining-requests": "9000"}, None),
+    "retry-after before any bucket": ({"retry-after": "2", "x-ratelimit-reset-requests": "6m0s"}, 2),
+    "a date without a zone is UTC": ({"x-ratelimit-reset-requests": "2025-06-15T15:07:10"}, 30),
+    "an offset": ({"x-ratelimit-reset-requests": "2025-06-15T17:07:10+02:00"}, 30),
     "only of the bucket that is empty": (
         {
             "x-ratelimit-reset-requests": "6m0s",
@@ -201,6 +222,22 @@ WAITS: dict[str, tuple[dict[str, str], float | None]] = {
         },
         30,
     ),
+    "the last of Anthropic's empty buckets": (
+        {
+            "anthropic-ratelimit-input-tokens-remaining": "0",
+            "anthropic-ratelimit-input-tokens-reset": "2025-06-15T15:07:10Z",
+            "anthropic-ratelimit-output-tokens-remaining": "0",
+            "anthropic-ratelimit-output-tokens-reset": "2025-06-15T15:07:40Z",
+        },
+        60,
+    ),
+    "none of Anthropic's buckets is empty": (
+        {
+            "anthropic-ratelimit-requests-remaining": "10",
+            "anthropic-ratelimit-requests-reset": "2025-06-15T16:00:00Z",
+        },
+        None,
+    ),
     "no number at all": ({"retry-after": "9" * 400}, 86_400),
 }
 
@@ -208,6 +245,25 @@ WAITS: dict[str, tuple[dict[str, str], float | None]] = {
 @pytest.mark.parametrize("headers, seconds", WAITS.values(), ids=WAITS)
 def test_the_time_to_ask_again_is_read_from_the_headers(headers: dict[str, str], seconds: float | None) -> None:
     assert cooldown(headers, NOW) == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    "message, model, named",
+    [
+        ("Rate limit reached for gpt-4o in organization org-x on tokens per min", "gpt-4o", True),
+        ("Rate limit reached for gpt-4o in organization org-x", "gpt-4o-2024-08-06", True),
+        ("Rate limit reached for gpt-4o-2024-08-06 in organization org-x", "gpt-4o", True),
+        ("Rate limit reached for model `llama-3.3-70b-versatile`.", "llama-3.3-70b-versatile", True),
+        ("limit of 30,000 input tokens (model: claude-sonnet-4-5-20250929)", "claude-sonnet-4-5", True),
+        ("Rate limit reached for gpt-4o-mini in organization org-x", "gpt-4o", False),
+        ("Rate limit reached for gpt-4.1 in organization org-x", "gpt-4", False),
+        ("Rate limit reached for my/gpt-4o", "gpt-4o", False),
+        ("Number of requests has exceeded your rate limit", "claude-sonnet-4-5", False),
+        ("Rate limit reached", "", False),
+    ],
+)
+def test_a_refusal_that_names_the_model_is_told_from_one_of_the_account(message: str, model: str, named: bool) -> None:
+    assert names_model(message, model) is named
 
 
 def test_only_failures_that_heal_have_a_time() -> None:
