@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from opus_api.dialects.anthropic_checks import OLDEST_VERSION, check_body
+from opus_api.dialects.anthropic_checks import OLDEST_VERSION, check_body, check_budget
 from opus_api.wire import jsons
 from opus_api.wire.checks import required
 from opus_api.wire.errors import ApiError, InvalidRequest
@@ -22,6 +22,7 @@ def parse(body: Body, headers: Mapping[str, str]) -> Call:
         raise InvalidRequest("max_tokens: Input should be greater than or equal to 0")
     if body["max_tokens"] == 0 and body.get("stream"):
         raise InvalidRequest("max_tokens: 0 (cache pre-warming) cannot be streamed")
+    check_budget(body, headers.get("anthropic-beta", ""))
     return _call(body, headers, bool(body.get("stream")))
 
 

@@ -4,11 +4,14 @@ They are no stricter than the API itself: unknown members and block types pass, 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from opus_api.wire.checks import Path, one_of, optional, refused, required
+from opus_api.wire.errors import InvalidRequest
+from opus_api.wire.messages import Block
 from opus_api.wire.request import Body
+from opus_api.wire.turns import blocks_of
 
 OLDEST_VERSION = "2023-06-01"
 # Gone from 2026-10-21 on, the version after. A date between the two is none we know: it counts as the newest.
@@ -51,11 +54,13 @@ MEMBERS: Mapping[str, type] = {
 ROLES = ("user", "assistant", "system")
 TOOL_CHOICES = ("auto", "any", "tool", "none")
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+MOST_CACHE_MARKS = 4
 
 
 def check_body(body: Body, version: str) -> None:
     """What messages and count_tokens have in common. Raises InvalidRequest naming the field."""
-    if version > OLDEST_VERSION:
+    newest = version > OLDEST_VERSION
+    if newest:
         for name in SAMPLING:
             if name in body:
                 raise refused((name,), "Extra inputs are not permitted")
@@ -68,6 +73,17 @@ def check_body(body: Body, version: str) -> None:
     resumed = (body.get("thread") or {}).get("type") == "continue"  # Anthropic has the messages before
     _check_messages(required(body, "messages", list), resumed)
     _check_tools(body)
+    _check_cache_marks(body)
+    if newest:
+        _check_removed_content(body["messages"])
+
+
+def check_budget(body: Body, betas: str) -> None:
+    """Thinking leaves room for the answer, unless it may go on between tool calls (``betas``: anthropic-beta)."""
+    thinking = body.get("thinking") or {}
+    budget = thinking.get("budget_tokens") if thinking.get("type") == "enabled" else None
+    if budget is not None and 0 < body["max_tokens"] <= budget and "interleaved-thinking" not in betas:
+        raise InvalidRequest("`max_tokens` must be greater than `thinking.budget_tokens`")
 
 
 def _check_settings(body: Body) -> None:
@@ -107,8 +123,19 @@ def _check_messages(messages: list[Any], resumed: bool) -> None:
         if "content" not in message:
             raise refused((*at, "content"), "Field required")
         _check_content(message["content"], (*at, "content"))
+        if message["role"] == "user":
+            _check_says_something(message["content"])
     if all(message["role"] == "system" for message in messages) and not resumed:
         raise refused(("messages",), "at least one message with role 'user' is required")
+
+
+def _check_says_something(content: Any) -> None:
+    """Of users only: before a tool call some models write nothing but a line end, and clients send it back."""
+    for block in blocks_of(content):
+        if block["type"] == "text" and not block["text"]:
+            raise refused(("messages",), "text content blocks must be non-empty")
+        if block["type"] == "text" and block["text"].isspace():
+            raise refused(("messages",), "text content blocks must contain non-whitespace text")
 
 
 def _check_content(content: Any, at: Path) -> None:
@@ -165,6 +192,54 @@ INNER = {
     "document": _check_sourced,
     "container_upload": _refuse_file_id,
 }
+
+
+# ---- rules about all blocks
+
+
+def _check_cache_marks(body: Body) -> None:
+    marked = [block for block in _all_blocks(body) if block.get("cache_control") is not None]
+    if any(block.get("type") == "text" and not block["text"] for block in marked):
+        raise InvalidRequest("cache_control cannot be set for empty text blocks")
+    if len(marked) > MOST_CACHE_MARKS:
+        raise InvalidRequest(
+            f"A maximum of {MOST_CACHE_MARKS} blocks with cache_control may be provided. Found {len(marked)}."
+        )
+
+
+def _all_blocks(body: Body) -> Iterator[Block]:
+    """Everything that can carry a cache_control, of a checked body."""
+    yield from body.get("tools") or ()
+    yield from blocks_of(body.get("system"))
+    for message in body["messages"]:
+        for block in blocks_of(message["content"]):
+            yield block
+            if block["type"] == "tool_result":
+                yield from blocks_of(block.get("content"))
+
+
+def _check_removed_content(messages: list[Body]) -> None:
+    """What the newest version took out of conversations."""
+    for index, message in enumerate(messages):
+        for position, block in enumerate(blocks_of(message["content"])):
+            at = ("messages", index, "content", position)
+            if message["role"] == "user":
+                _check_uncited(block, at)
+            elif message["role"] == "assistant" and block["type"] == "document":
+                raise refused((*at, "type"), "'document' is not permitted in an assistant message")
+
+
+def _check_uncited(block: Block, at: Path) -> None:
+    """Citations are what a model writes: a user's text carries none."""
+    kind = block["type"]
+    if kind == "text" and block.get("citations"):
+        raise refused((*at, "text", "citations"), "Extra inputs are not permitted")
+    if kind in ("search_result", "tool_result"):
+        for position, inner in enumerate(blocks_of(block.get("content"))):
+            _check_uncited(inner, (*at, kind, "content", position))
+
+
+# ---- tools
 
 
 def _check_tools(body: Body) -> None:

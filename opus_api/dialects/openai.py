@@ -1,10 +1,11 @@
 """The OpenAI Chat Completions dialect: what the openai SDKs, Cursor and Cherry Studio speak. Pure."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from opus_api.dialects.openai_answer import PING, Encoder, render
-from opus_api.dialects.openai_request import to_canonical
+from opus_api.dialects.openai_request import DROPPED, MAPPED, to_canonical
 from opus_api.wire import jsons
 from opus_api.wire.checks import Path, one_of, optional, refused, required
 from opus_api.wire.errors import ApiError, InvalidRequest
@@ -29,6 +30,9 @@ MEMBERS: Mapping[str, type] = {
     "modalities": list,
     "parallel_tool_calls": bool,
 }
+
+# How a message names a field, ours as Anthropic's: its path, a colon.
+FIELD = re.compile(r"([a-z_]+)(?:\.\w+)*(?=: )")
 
 # our type -> OpenAI's (type, code)
 ERRORS: Mapping[str, tuple[str, str | None]] = {
@@ -113,4 +117,10 @@ def _error(error: ApiError) -> dict[str, Any]:
     kind, code = ERRORS.get(error.type, ("server_error", None))
     if error.type == "not_found_error" and error.message.startswith("model: "):
         code = "model_not_found"
-    return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
+    return {"error": {"message": error.message, "type": kind, "param": _param(error), "code": code}}
+
+
+def _param(error: ApiError) -> str | None:
+    """The field of the request that a 400 is about."""
+    found = FIELD.match(error.message) if error.type == "invalid_request_error" else None
+    return found[0] if found and found[1] in MAPPED | DROPPED else None

@@ -14,6 +14,35 @@ PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
+class _Cited:
+    """The web pages that an answer cites, as annotations: each is about the text block that cites it."""
+
+    def __init__(self) -> None:
+        self.annotations: list[dict[str, Any]] = []
+        self._start = self._end = 0  # of the block, in characters of the whole text
+        self._pages: list[Mapping[str, Any]] = []
+
+    def begin(self, block: Mapping[str, Any]) -> None:
+        self._start = self._end
+        self.text(block["text"])
+        for citation in block.get("citations") or ():
+            self.cite(citation)
+
+    def text(self, text: str) -> None:
+        self._end += len(text)
+
+    def cite(self, citation: Any) -> None:
+        if isinstance(citation, dict) and citation.get("type") == "web_search_result_location":
+            self._pages.append(citation)
+
+    def end(self) -> None:
+        for page in self._pages:
+            found = {"start_index": self._start, "end_index": self._end}
+            found |= {name: str(page.get(name) or "") for name in ("title", "url")}
+            self.annotations.append({"type": "url_citation", "url_citation": found})
+        self._pages = []
+
+
 class Encoder:
     """Lists of events to bytes, one piece per list. The events are checked ones.
 
@@ -30,6 +59,7 @@ class Encoder:
         self._open: Mapping[str, Any] | None = None  # the tool_use block in progress
         self._arguments: list[str] | None = None  # held back: of a custom tool, whose input must be unwrapped
         self._silent = True  # no arguments of the open call have been sent
+        self._cited = _Cited()
         self._frame("")
 
     def _frame(self, message_id: str) -> None:
@@ -72,8 +102,9 @@ class Encoder:
         match block["type"]:
             case "tool_use":
                 return self._on_tool(block)
-            case "text" if block["text"]:
-                return self._delta({"content": block["text"]})
+            case "text":
+                self._cited.begin(block)
+                return self._delta({"content": block["text"]}) if block["text"] else b""
             case "thinking" if block["thinking"]:
                 return self._delta({"reasoning_content": block["thinking"]})
         return b""
@@ -81,11 +112,14 @@ class Encoder:
     def _on_delta(self, delta: Mapping[str, Any]) -> bytes:
         match delta["type"]:
             case "text_delta":
+                self._cited.text(delta["text"])
                 return self._delta({"content": delta["text"]})
             case "thinking_delta":
                 return self._delta({"reasoning_content": delta["thinking"]})
             case "input_json_delta" if self._open is not None and delta["partial_json"]:
                 return self._on_arguments(delta["partial_json"])
+            case "citations_delta":
+                self._cited.cite(delta["citation"])
         return b""
 
     # ---- tool calls
@@ -113,6 +147,7 @@ class Encoder:
     def _on_stop(self) -> bytes:
         block, self._open = self._open, None
         if block is None:
+            self._cited.end()
             return b""
         input = block.get("input") or {}
         if self._arguments is not None:
@@ -123,7 +158,9 @@ class Encoder:
 
     def _end(self) -> bytes:
         choice = {"index": 0, "delta": {}, "finish_reason": finish_reason(self._stop_reason or "end_turn")}
-        out = b"data: " + jsons.dumps({**self._head, "choices": [choice]}) + b"\n\n"
+        # All at once: OpenAI's SDKs cannot add up lists of them.
+        out = self._delta({"annotations": self._cited.annotations}) if self._cited.annotations else b""
+        out += b"data: " + jsons.dumps({**self._head, "choices": [choice]}) + b"\n\n"
         if self._call.include_usage:
             usage = {**self._head, "choices": [], "usage": write_usage(self._usage)}
             out += b"data: " + jsons.dumps(usage) + b"\n\n"
@@ -164,12 +201,23 @@ def _message(call: Call, message: Message) -> dict[str, Any]:
     blocks = message["content"]
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
     out: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
+    if annotations := _annotations(blocks):
+        out["annotations"] = annotations
     if thinking := "".join(block["thinking"] for block in blocks if block["type"] == "thinking"):
         out["reasoning_content"] = thinking
     customs = custom_tools(call.body)
     if calls := [_tool_call(block, customs) for block in blocks if block["type"] == "tool_use"]:
         out["tool_calls"] = calls
     return out
+
+
+def _annotations(blocks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    cited = _Cited()
+    for block in blocks:
+        if block["type"] == "text":
+            cited.begin(block)
+            cited.end()
+    return cited.annotations
 
 
 def _tool_call(block: Mapping[str, Any], customs: set[str]) -> dict[str, Any]:

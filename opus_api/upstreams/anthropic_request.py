@@ -11,6 +11,7 @@ from typing import Any
 
 from opus_api.wire.messages import UNSIGNED, Block
 from opus_api.wire.request import Body, Call
+from opus_api.wire.turns import blocks_of
 
 # output_config.effort -> budget of models that think by budget
 BUDGETS: Mapping[str, int] = {"low": 2048, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576}
@@ -48,17 +49,22 @@ def fit(call: Call, body: Body) -> Body:
 
 
 def _replayable(messages: list[Body]) -> list[Body]:
-    """Without thinking that Anthropic did not sign, and with tool call ids in its alphabet: it refuses others."""
+    """Without thinking that Anthropic did not sign and text that is blank, and with tool call ids in its alphabet: it
+    refuses others."""
     out = []
     for message in messages:
         content = message["content"]
-        if isinstance(content, list) and any(map(_is_foreign, content)):
-            content = [_plain(block) for block in content if block["type"] != "thinking" or not _is_foreign(block)]
+        if any(map(_is_foreign, blocks_of(content))):
+            content = [_plain(block) for block in blocks_of(content) if _has_id(block) or not _is_foreign(block)]
             if not content:
                 continue
             message = {**message, "content": content}
         out.append(message)
     return out
+
+
+def _has_id(block: Block) -> bool:
+    return block["type"] in ("tool_use", "tool_result")
 
 
 def _is_foreign(block: Block) -> bool:
@@ -69,6 +75,8 @@ def _is_foreign(block: Block) -> bool:
             return not TOOL_ID.fullmatch(block["tool_use_id"])
         case "thinking":
             return block.get("signature") in (None, "", UNSIGNED)
+        case "text":
+            return not block["text"] or block["text"].isspace()
         case _:
             return False
 

@@ -79,6 +79,8 @@ def _check_block(block: Any) -> None:
     for name, type_ in BLOCKS.get(block["type"], {}).items():
         _check(block[name], type_)
     _check(block["type"], str)
+    if block["type"] == "text":
+        _check_optional(block, "citations", list)
 
 
 def _check(value: Any, type_: type) -> None:

@@ -18,6 +18,10 @@ def tools(*tools: Any, **more: Any) -> dict[str, Any]:
     return {"tools": list(tools), **more}
 
 
+def marked(*texts: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}} for text in texts]
+
+
 ABSENT = object()
 AT = "messages.0.content.0"
 NO_FILES = "file ids are not supported yet; send the content itself, as base64 or text"
@@ -41,6 +45,10 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"temperature": "hot"}, "temperature: Input should be a valid number"),
         ({"top_k": 1.5}, "top_k: Input should be a valid integer"),
         ({"metadata": []}, "metadata: Input should be a valid dictionary"),
+        (
+            {"max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 2000}},
+            "`max_tokens` must be greater than `thinking.budget_tokens`",
+        ),
         ({"thinking": "on"}, "thinking: Input should be a valid dictionary"),
         ({"thinking": {}}, "thinking.type: Field required"),
         (
@@ -74,6 +82,28 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content: Input should be a valid list"),
         ({"messages": [{"role": "user", "content": {}}]}, "messages.0.content: Input should be a valid list"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages: text content blocks must be non-empty"),
+        (block({"type": "text", "text": ""}), "messages: text content blocks must be non-empty"),
+        (block({"type": "text", "text": " \n"}), "messages: text content blocks must contain non-whitespace text"),
+        ({"system": marked("")}, "cache_control cannot be set for empty text blocks"),
+        (
+            {
+                "system": marked("a"),
+                "tools": [{**TOOL, "cache_control": {"type": "ephemeral"}}],
+                "messages": [
+                    USER,
+                    {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]},
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "tool_result", "tool_use_id": "a", "content": marked("b")},
+                            *marked(*"cd"),
+                        ],
+                    },
+                ],
+            },
+            "A maximum of 4 blocks with cache_control may be provided. Found 5.",
+        ),
         (
             {"messages": [{"role": "system", "content": "x"}]},
             "messages: at least one message with role 'user' is required",
@@ -192,6 +222,11 @@ RIGHT: dict[str, dict[str, Any]] = {
     "system in the middle": {"messages": [USER, {"role": "system", "content": "x"}]},
     "dated tools": tools({"type": "web_search_20250305", "name": "web_search"}, {"type": "computer_toolset_20260801"}),
     "an int for a float": {"temperature": 1},
+    "a thread that goes on": {"messages": [], "thread": {"type": "continue", "previous_message_id": "msg_1"}},
+    "four marks, null is none": {"system": [*marked(*"abcd"), {"type": "text", "text": "e", "cache_control": None}]},
+    "a line end before a tool call": {
+        "messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": "\n\n"}]}]
+    },
     "half an emoji": {"messages": [{"role": "user", "content": "\ud83d"}]},
 }
 
@@ -201,6 +236,44 @@ def test_what_the_api_takes_passes_untouched(change: dict[str, Any]) -> None:
     body = {**BODY, **change}
     call = anthropic.parse(body, {})
     assert call.canonical() is body
+
+
+def test_thinking_between_tools_may_take_more_than_one_answer() -> None:
+    body = {**BODY, "thinking": {"type": "enabled", "budget_tokens": 2000}}
+    assert anthropic.parse(body, {"anthropic-beta": "a,interleaved-thinking-2025-05-14"}).body is body
+
+
+CITED = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
+DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "D"}}
+FOUND = {"type": "search_result", "source": "s", "title": "t", "content": [CITED]}
+CITATIONS = "citations: Extra inputs are not permitted"
+REMOVED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"messages": [USER, {"role": "assistant", "content": [DOCUMENT]}]},
+        "messages.1.content.0.type: 'document' is not permitted in an assistant message",
+    ),
+    (block(CITED), f"{AT}.text.{CITATIONS}"),
+    (block(FOUND), f"{AT}.search_result.content.0.text.{CITATIONS}"),
+    (
+        block({"type": "tool_result", "tool_use_id": "a", "content": [FOUND]}),
+        f"{AT}.tool_result.content.0.search_result.content.0.text.{CITATIONS}",
+    ),
+]
+
+
+@pytest.mark.parametrize("change, message", [pytest.param(*row, id=row[1]) for row in REMOVED])
+def test_what_the_newest_version_removed_is_refused_in_it_alone(change: dict[str, Any], message: str) -> None:
+    body = {**BODY, **change}
+    assert anthropic.parse(body, {"anthropic-version": "2023-06-01"}).body is body
+    for parse in (anthropic.parse, anthropic.parse_count):
+        with pytest.raises(InvalidRequest) as caught:
+            parse(body, {"anthropic-version": "2026-10-21"})
+        assert caught.value.message == message
+
+
+def test_what_a_model_cited_stays_in_both_versions() -> None:
+    body = {**BODY, "messages": [USER, {"role": "assistant", "content": [CITED]}, {**USER, "content": [DOCUMENT]}]}
+    assert anthropic.parse(body, {"anthropic-version": "2026-10-21"}).body is body
 
 
 def test_counting_needs_no_max_tokens() -> None:

@@ -95,7 +95,22 @@ def test_an_error_says_the_same_in_openai_s_words(
     status: int, type_: str, text: str, seen: int, kind: str, code: str | None
 ) -> None:
     error = ApiError(status, type_, text)
-    expected = {"error": {"message": text, "type": kind, "param": None, "code": code}}
+    expected = {"error": {"message": text, "type": kind, "param": "n" if status == 400 else None, "code": code}}
     assert openai.status(error) == seen
     assert json.loads(openai.error_body(error, "req_1")) == expected
     assert grammar.chunks(openai.error_event(error, "req_1")) == [expected]  # and no [DONE]
+
+
+@pytest.mark.parametrize(
+    "text, param",
+    [
+        ("temperature: Input should be a valid number", "temperature"),
+        ("messages.1.tool_calls.0.id: Field required", "messages.1.tool_calls.0.id"),
+        ("response_format.json_schema.schema: nested too deeply", "response_format.json_schema.schema"),
+        ("The request body is not valid JSON.", None),
+        ("prompt is too long: 9 tokens > 8 maximum", None),
+        ("error: of an upstream that says it so", None),
+    ],
+)
+def test_a_400_names_the_field_it_is_about(text: str, param: str | None) -> None:
+    assert json.loads(openai.error_body(InvalidRequest(text), "req_1"))["error"]["param"] == param

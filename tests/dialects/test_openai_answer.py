@@ -58,6 +58,14 @@ def test_a_completion_has_every_member() -> None:
     }
 
 
+PAGE = {"type": "web_search_result_location", "url": "https://x", "title": "X", "cited_text": "x"}
+
+
+def cited(start: int, end: int) -> dict[str, Any]:
+    place = {"start_index": start, "end_index": end, "title": "X", "url": "https://x"}
+    return {"type": "url_citation", "url_citation": place}
+
+
 CONTENT: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "nothing": ([], {"content": None}),
     "thinking": (
@@ -83,6 +91,10 @@ CONTENT: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         ],
         {"content": "Hi"},
     ),
+    "pages that were cited": (
+        [TEXT, {**TEXT, "citations": [PAGE, {"type": "char_location"}]}, {**TEXT, "citations": [PAGE]}],
+        {"content": "HiHiHi", "annotations": [cited(2, 4), cited(4, 6)]},
+    ),
 }
 
 
@@ -101,6 +113,8 @@ def test_the_stream_says_what_the_completion_says(content: list[Any], expected: 
         for name in ("content", "reasoning_content"):
             if name in delta:
                 said[name] = said.get(name, "") + delta[name]
+        if "annotations" in delta:
+            assert said.setdefault("annotations", delta["annotations"]) is delta["annotations"]  # they come once
         for call in delta.get("tool_calls", []):
             known = calls.setdefault(call["index"], {**call, "function": {**call["function"], "arguments": ""}})
             known["function"]["arguments"] += call["function"]["arguments"]

@@ -35,7 +35,7 @@ def cut(draw: Callable[[Any], Any], data: bytes) -> list[bytes]:
 
 ANTHROPIC: Body = {
     "model": "claude-sonnet-4-5",
-    "max_tokens": 100,
+    "max_tokens": 4000,
     "stream": True,
     "system": [{"type": "text", "text": "x-anthropic-billing-header: a"}, {"type": "text", "text": "Be brief."}],
     "stop_sequences": ["END"],

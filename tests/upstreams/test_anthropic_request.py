@@ -60,6 +60,15 @@ def test_thinking_that_nobody_signed_is_left_out(signature: Any) -> None:
     assert fitted(messages=messages)[1]["messages"] == [HELLO, assistant(TEXT), HELLO, HELLO]
 
 
+@pytest.mark.parametrize("blank", ["", "\n\n", " "])
+def test_blank_text_that_another_model_wrote_is_left_out(blank: str) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": blank}]}
+    blanks = [assistant({"type": "text", "text": blank}), {"role": "assistant", "content": blank}]
+    messages = [HELLO, *blanks, assistant({"type": "text", "text": blank}, call), result]
+    assert fitted(messages=messages)[1]["messages"] == [HELLO, assistant(call), result]
+
+
 def test_signed_and_hidden_thinking_stays_byte_for_byte() -> None:
     messages = [HELLO, assistant(thinking("c2ln"), {"type": "redacted_thinking", "data": "x"}, TEXT), HELLO]
     assert fitted(messages=messages)[1]["messages"] == messages

@@ -121,7 +121,6 @@ def test_a_system_message_in_the_middle_keeps_its_place(messages: list[Body], op
 TURNS: dict[str, tuple[list[Body], Body, list[Body]]] = {
     "several texts": ([user(text("a"), text("b"))], {}, [o_user([text("a"), text("b")])]),
     "several texts as one string": ([user(text("a"), text("b"))], {"string_content": True}, [o_user("a\n\nb")]),
-    "empty text": ([user(text(""), text("a"))], {}, [o_user("a")]),
     "image data": ([user(text("a"), image())], {}, [o_user([text("a"), o_image()])]),
     "image url": (
         [user({"type": "image", "source": {"type": "url", "url": "https://x/i.png"}})],

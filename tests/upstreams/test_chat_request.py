@@ -12,7 +12,7 @@ from opus_api.wire.request import Call
 from tests.golden.pipeline import Exchange
 
 USER = {"role": "user", "content": "Hello"}
-BODY: dict[str, Any] = {"model": "m", "max_tokens": 100, "messages": [USER]}
+BODY: dict[str, Any] = {"model": "m", "max_tokens": 32_000, "messages": [USER]}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 TOOL = {"name": "f", "description": "d", "input_schema": SCHEMA}
 O_TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}
@@ -39,7 +39,7 @@ def test_the_least_request() -> None:
     assert converted({})[1] == {
         "model": "upstream-model",
         "messages": [USER],
-        "max_tokens": 100,
+        "max_tokens": 32_000,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -50,7 +50,7 @@ MAPPED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "top_k by option": ({"top_k": 5}, {"top_k": True}, {"top_k": 5}),
     "stop sequences": ({"stop_sequences": ["a", "b", "c", "d"]}, {}, {"stop": ["a", "b", "c", "d"]}),
     "no stop sequences": ({"stop_sequences": []}, {}, {}),
-    "the newer limit": ({}, {"max_completion_tokens": True}, {"max_tokens": None, "max_completion_tokens": 100}),
+    "the newer limit": ({}, {"max_completion_tokens": True}, {"max_tokens": None, "max_completion_tokens": 32_000}),
     "a limit within reach": ({"max_tokens": 99}, {"max_tokens": 99}, {"max_tokens": 99}),
     "usage not asked for": ({}, {"stream_options": False}, {"stream_options": None}),
     "thinking disabled": ({"thinking": {"type": "disabled"}}, REASONING, {"reasoning_effort": "none"}),

@@ -28,7 +28,13 @@ TIME = {"name": "get_time", "input_schema": {"type": "object", "properties": {"z
 
 
 def body(prompt: Any = "Hello", **given: Any) -> dict[str, Any]:
-    return {"model": "m", "max_tokens": 100, "stream": True, "messages": [{"role": "user", "content": prompt}], **given}
+    return {
+        "model": "m",
+        "max_tokens": 2000,
+        "stream": True,
+        "messages": [{"role": "user", "content": prompt}],
+        **given,
+    }
 
 
 def reply(prompt: Any = "Hello", **given: Any) -> Reply:

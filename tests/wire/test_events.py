@@ -18,6 +18,7 @@ WRONG: list[Any] = [None, 7, "x", [], {}, {"type": 7}, {"type": None}, {"type": 
         {"type": "content_block_start", "index": 0},
         {"type": "content_block_start", "index": 0, "content_block": {}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "", "citations": 7}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": 7, "name": "f"}},
         {"type": "content_block_delta", "index": True, "delta": {"type": "text_delta", "text": ""}},
         {"type": "content_block_delta", "index": 0, "delta": "x"},

@@ -38,7 +38,7 @@ def test_a_warning_is_told_once() -> None:
     ],
 )
 def test_thinking_is_for_anthropic_clients_that_ask(thinking: Any, wanted: bool) -> None:
-    body = {"model": "m", "max_tokens": 1, "messages": MESSAGES, "thinking": thinking}
+    body = {"model": "m", "max_tokens": 2000, "messages": MESSAGES, "thinking": thinking}
     assert anthropic.parse(body, {}).thinking_wanted is wanted
 
 
