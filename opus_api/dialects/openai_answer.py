@@ -37,8 +37,8 @@ class _Cited:
 
     def end(self) -> None:
         for page in self._pages:
-            found = {"start_index": self._start, "end_index": self._end}
-            found |= {name: str(page.get(name) or "") for name in ("title", "url")}
+            told = {name: str(page.get(name) or "") for name in ("title", "url")}
+            found = {"start_index": self._start, "end_index": self._end, **told}
             self.annotations.append({"type": "url_citation", "url_citation": found})
         self._pages = []
 
@@ -171,7 +171,7 @@ def _unwrapped(text: str, input: Any) -> str:
     """The free text of a custom tool's call: its one member, or all of it when a model did not keep to that."""
     if text:
         try:
-            input = jsons.loads(text)
+            input = jsons.loads_shallow(text)
         except jsons.JsonError:
             return text
     if isinstance(input, dict) and isinstance(input.get("input"), str):

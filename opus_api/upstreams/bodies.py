@@ -52,9 +52,9 @@ def whole(body: Iterable[bytes]) -> Generator[list[Event], None, bytes]:
 
 
 def parsed(data: bytes) -> Any:
-    """Raises Failure."""
+    """Raises Failure, also for what is nested too deeply to be written again."""
     try:
-        return jsons.loads(data)
+        return jsons.loads_shallow(data)
     except jsons.JsonError:
         raise broken("upstream sent invalid JSON") from None
 

@@ -115,12 +115,12 @@ class _Converter:
         texts: list[str] = []
         calls: list[Body] = []
         thinking: list[str] = []
-        for _, block in turn.blocks:
+        for at, block in turn.blocks:
             match block["type"]:
                 case "text":
                     texts.append(block["text"])
                 case "tool_use":
-                    calls.append(self._tool_call(block))
+                    calls.append(self._tool_call(block, at))
                 case "thinking":
                     thinking.append(block["thinking"])
                 case "redacted_thinking":
@@ -135,8 +135,11 @@ class _Converter:
             message["reasoning_content"] = "".join(thinking)
         return [message] if message["content"] or calls else []
 
-    def _tool_call(self, block: Block) -> Body:
-        function = {"name": short_name(block["name"]), "arguments": jsons.compact(block["input"])}
+    def _tool_call(self, block: Block, at: Path) -> Body:
+        try:
+            function = {"name": short_name(block["name"]), "arguments": jsons.compact(block["input"])}
+        except jsons.JsonError:
+            raise refused((*at, "tool_use", "input"), "nested too deeply") from None
         return {"id": self._id(block["id"]), "type": "function", "function": function}
 
     def _id(self, id: str) -> str:

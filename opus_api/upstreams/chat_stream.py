@@ -13,7 +13,7 @@ from opus_api.upstreams.failures import broken, failure_in
 from opus_api.upstreams.think_tags import ThinkTags
 from opus_api.wire import jsons
 from opus_api.wire.chat import STOP_REASON, read_usage
-from opus_api.wire.messages import MessageWriter, Usage
+from opus_api.wire.messages import FoldError, MessageWriter, Usage, tool_input
 
 Chunk = Mapping[str, Any]
 
@@ -47,7 +47,10 @@ def _is_object(text: str) -> bool:
 
 
 class ChatDecoder:
-    """``chunk`` what arrived, ``finish`` at the end; the events gather in ``writer``."""
+    """``chunk`` what arrived, ``finish`` at the end; the events gather in ``writer``.
+
+    ``mends``: whether tool calls are put right here, because a client reads them as they come and not folded.
+    """
 
     def __init__(
         self,
@@ -55,17 +58,20 @@ class ChatDecoder:
         tool_names: Mapping[str, str],
         stops: list[str],
         credentials: Credentials,
+        mends: bool,
     ):
         self._writer = writer
         self._tool_names = tool_names
         self._stops = stops
         self._credentials = credentials
+        self._mends = mends
         self._think = ThinkTags() if credentials.options.get("think_tags") else None
         self._tools: list[_Tool] = []  # in order of appearance
         self._by_key: dict[int | str, _Tool] = {}
         self._live: _Tool | None = None  # whose block is open
         self._finish_reason = ""
         self._refused = False
+        self._beyond_repair = False  # the arguments of some tool call
         self._stop_sequence: str | None = None
         self._usage: Mapping[str, Any] | None = None
         self._letters = 0  # of the answer, for an estimate where the upstream does not count
@@ -88,7 +94,8 @@ class ChatDecoder:
                     self._choice(choice)
 
     def finish(self) -> None:
-        """The end was reached. Raises Failure when no finish_reason had come: the stream was cut."""
+        """The end was reached. Raises Failure when no finish_reason had come, for the stream was cut, and when some
+        tool call is none that a client could run."""
         if self._writer.finished:
             return
         if not self._finish_reason:
@@ -100,6 +107,8 @@ class ChatDecoder:
             if not tool.closed:
                 self._open(tool)
                 self._close_live()
+        if self._beyond_repair and self._finish_reason != "length":
+            raise broken("upstream returned invalid tool arguments")
         reason = "content_filter" if self._refused else self._finish_reason
         reason = "stop_sequence" if self._stop_sequence else STOP_REASON.get(reason, "end_turn")
         self._writer.finish(reason, self._counted(), self._stop_sequence)
@@ -199,6 +208,8 @@ class ChatDecoder:
         tool.id = tool.id or id
         tool.name = tool.name or name
         arguments = _arguments(function.get("arguments"))
+        if not tool.args:
+            arguments = arguments.lstrip()
         if tool.closed:
             if arguments.strip():
                 raise broken("upstream sent arguments of a finished tool call")
@@ -241,14 +252,33 @@ class ChatDecoder:
         self._send(tool)
 
     def _send(self, tool: _Tool) -> None:
+        if not tool.args or not tool.args[0].startswith("{"):
+            return  # what is no object must be made one when it is whole
         self._writer.tool_json("".join(tool.args[tool.sent :]))
         tool.sent = len(tool.args)
 
     def _close_live(self) -> None:
         if self._live:
+            self._writer.tool_json(self._rest(self._live))
             self._live.closed = True
             self._live = None
             self._writer.close_block()
+
+    def _rest(self, tool: _Tool) -> str:
+        """What the arguments of a call that has ended still lack."""
+        if not tool.args:
+            return ""
+        if not self._mends:
+            return "".join(tool.args[tool.sent :])
+        try:
+            if not tool.sent:
+                return jsons.compact(tool_input("".join(tool.args)))
+            # Out of tokens, Anthropic's models leave it open, too; clients look at the stop_reason.
+            whole = self._finish_reason == "length" or tool.is_complete()
+            return "" if whole else jsons.closing("".join(tool.args))
+        except (FoldError, jsons.JsonError):
+            self._beyond_repair = True
+            return ""
 
 
 def _string(value: Any) -> str:

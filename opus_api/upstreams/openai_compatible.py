@@ -113,7 +113,7 @@ class OpenAICompatible:
     def events(self, call: Call, body: Iterator[bytes], credentials: Credentials) -> Iterator[list[Event]]:
         writer = MessageWriter(call.model, call.input_estimate, call.thinking_wanted)
         stops = call.canonical().get("stop_sequences") or []
-        decoder = ChatDecoder(writer, chat_request.long_names(call), stops, credentials)
+        decoder = ChatDecoder(writer, chat_request.long_names(call), stops, credentials, mends=call.stream)
         first, body = yield from bodies.begin(body)
         if first == b"{":  # a server that ignores "stream", or an error
             decoder.chunk(bodies.parsed((yield from bodies.whole(body))))

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import orjson
 
 DEEPEST = 254  # levels that ``dumps`` writes: orjson's bound
+ROOM = 14  # levels that an answer may have around what a model wrote
 
 
 class JsonError(ValueError):
@@ -23,6 +24,19 @@ def loads(data: bytes | str) -> Any:
         return json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise JsonError(str(error)) from None
+
+
+def loads_shallow(data: bytes | str) -> Any:
+    """The same for what an answer will hold in turn. Raises JsonError, too, when ``dumps`` would not take it with ROOM
+    levels around it."""
+    value = loads(data)
+    curly, square = (b"{", b"[") if isinstance(data, bytes) else ("{", "[")
+    if data.count(curly) + data.count(square) > DEEPEST - ROOM:  # type: ignore[arg-type] # of data's own kind
+        around = value
+        for _ in range(ROOM):
+            around = [around]
+        dumps(around)
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -73,8 +87,24 @@ CLOSER = {"{": "}", "[": "]"}
 def loads_cut(text: str) -> Any:
     """JSON whose end is missing, as a model leaves it that ran out of tokens: what is open is closed, and a last
     member that is not whole is left out. Raises JsonError when that does not help either."""
+    closers, whole_until, closers_there = _open_ends(text)
+    try:
+        return loads_shallow(text + closers)
+    except JsonError:
+        return loads_shallow(text[:whole_until] + closers_there)
+
+
+def closing(text: str) -> str:
+    """What must follow ``text`` to make it JSON. Raises JsonError when something else is missing than the ends."""
+    closers = _open_ends(text)[0]
+    loads_shallow(text + closers)
+    return closers
+
+
+def _open_ends(text: str) -> tuple[str, int, str]:
+    """What closes all that is open at the end; where a comma or an opener last stood, and what closes it there."""
     open_: list[str] = []
-    whole_until, open_there = 0, ""  # where a comma or an opener last stood, and the closers needed from there
+    whole_until, closers_there = 0, ""
     in_string = escaped = False
     for position, char in enumerate(text):
         if in_string:
@@ -86,12 +116,9 @@ def loads_cut(text: str) -> Any:
             in_string = True
         elif char in CLOSER:
             open_.append(CLOSER[char])
-            whole_until, open_there = position + 1, "".join(reversed(open_))
+            whole_until, closers_there = position + 1, "".join(reversed(open_))
         elif char in "]}" and open_:
             open_.pop()
         elif char == ",":
-            whole_until, open_there = position, "".join(reversed(open_))
-    try:
-        return loads(text + '"' * in_string + "".join(reversed(open_)))
-    except JsonError:
-        return loads(text[:whole_until] + open_there)
+            whole_until, closers_there = position, "".join(reversed(open_))
+    return '"' * in_string + "".join(reversed(open_)), whole_until, closers_there

@@ -250,7 +250,7 @@ class Folder:
 def tool_input(text: str) -> Any:
     """The input that a tool call's arguments spell. Raises FoldError when they are no JSON even after one repair."""
     try:
-        value = jsons.loads(text)
+        value = jsons.loads_shallow(text)
     except jsons.JsonError:
         try:
             value = jsons.loads_cut(text)

@@ -18,6 +18,9 @@ def tools(*tools: Any, **more: Any) -> dict[str, Any]:
     return {"tools": list(tools), **more}
 
 
+RESULT = {"type": "tool_result", "tool_use_id": "a"}
+
+
 def marked(*texts: str) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}} for text in texts]
 

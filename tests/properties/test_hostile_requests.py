@@ -74,7 +74,23 @@ def test_depth_is_no_crash(dialect: str, provider: str, depth: int) -> None:
         deep = {"type": "object", "properties": {"a": deep}}
     tool = {"name": "f", "input_schema": deep, "parameters": deep}
     schema = {"type": "json_schema", "json_schema": {"schema": deep}}
-    for change in ({"tools": [tool]}, {"tools": [{"type": "function", "function": tool}]}, {"response_format": schema}):
-        body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "use a tool"}], **change}
+    user = {"role": "user", "content": "use a tool"}
+    use = {"type": "tool_use", "id": "t", "name": "f", "input": deep}
+    result = {"type": "tool_result", "tool_use_id": "t"}
+    history = [user, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    function = {"name": "f", "arguments": '{"a":' * depth + "{}" + "}" * depth}
+    called = [
+        user,
+        {"role": "assistant", "tool_calls": [{"id": "t", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "t", "content": ""},
+    ]
+    for change in (
+        {"tools": [tool]},
+        {"tools": [{"type": "function", "function": tool}]},
+        {"response_format": schema},
+        {"messages": history},
+        {"messages": called},
+    ):
+        body = {"model": "m", "max_tokens": 9, "messages": [user], **change}
         with contextlib.suppress(ApiError):
             send(dialect, provider, body)

@@ -135,6 +135,40 @@ def test_an_answer_that_is_nearly_right_is_answered(
     asked(dialect, provider, stream, raw, cut(data.draw, raw))
 
 
+def deep_answers(depth: int) -> list[tuple[str, bytes]]:
+    """(provider, answer) of a model that nests what it writes."""
+    value: Any = {}
+    for _ in range(depth):
+        value = {"a": value}
+    text = '{"a":' * depth + "{}" + "}" * depth
+    block = {"type": "tool_use", "id": "t", "name": "f", "input": value}
+    start, *_, end, stop = unfold({**MESSAGE, "content": []})
+    block_start = {"type": "content_block_start", "index": 0, "content_block": block}
+    delta = {"type": "input_json_delta", "partial_json": text}
+    begun = [start, {**block_start, "content_block": {**block, "input": {}}}]
+    said = [{"type": "content_block_delta", "index": 0, "delta": delta}, {"type": "content_block_stop", "index": 0}]
+    calls = [[{"index": 0, "id": "t", "function": {"name": "f", "arguments": given}}] for given in (value, text)]
+    return [
+        *(("openai", frames("openai", [{"choices": [{"delta": {"tool_calls": c}}]}, CHUNKS[3]])) for c in calls),
+        *(("openai", dumps({"choices": [{"message": {"tool_calls": c}, "finish_reason": "stop"}]})) for c in calls),
+        ("anthropic", frames("anthropic", [start, block_start, said[1], end, stop])),
+        ("anthropic", frames("anthropic", [*begun, *said, end, stop])),
+        ("anthropic", dumps({**MESSAGE, "content": [block]})),
+    ]
+
+
+def dumps(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("depth", [200, 238, 245, 253, 300, 900])
+def test_an_answer_of_any_depth_is_answered(dialect: str, stream: bool, depth: int) -> None:
+    for provider, raw in deep_answers(depth):
+        asked(dialect, provider, stream, raw, [raw])
+
+
 # ---- the decoders alone
 
 

@@ -16,7 +16,7 @@ ODD: list[Any] = [None, True, 7, -1, 1.5, "x", "", [], ["x"], [None], [[]], {}, 
 
 def decoder(think_tags: bool = False) -> ChatDecoder:
     writer = MessageWriter("m", 10)
-    return ChatDecoder(writer, {}, [], Credentials(options={"think_tags": think_tags}))
+    return ChatDecoder(writer, {}, [], Credentials(options={"think_tags": think_tags}), mends=True)
 
 
 def delta(**delta: Any) -> dict[str, Any]:

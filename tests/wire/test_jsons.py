@@ -62,3 +62,27 @@ def test_json_that_was_cut_is_closed(text: str, value: Any) -> None:
 def test_what_was_never_json_stays_refused(text: str) -> None:
     with pytest.raises(jsons.JsonError):
         jsons.loads_cut(text)
+
+
+@pytest.mark.parametrize("levels, taken", [(jsons.DEEPEST - jsons.ROOM, True), (jsons.DEEPEST - jsons.ROOM + 1, False)])
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_what_will_be_written_again_leaves_room_for_what_stands_around_it(kind: Any, levels: int, taken: bool) -> None:
+    text = kind("[" * levels + "]" * levels)
+    try:
+        jsons.loads_shallow(text)
+    except jsons.JsonError:
+        assert not taken
+    else:
+        assert taken
+    assert jsons.loads_shallow(kind("[" + ",".join(["[]"] * 500) + "]"))  # many brackets are not many levels
+
+
+@pytest.mark.parametrize("text, ends", [('{"a":{"b":"x', '"}}'), ('{"a":[1', "]}"), ("{}", "")])
+def test_the_ends_that_are_missing_are_known(text: str, ends: str) -> None:
+    assert jsons.closing(text) == ends
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"b', '{"a"', "no json", ""])
+def test_more_than_ends_is_not_made_up(text: str) -> None:
+    with pytest.raises(jsons.JsonError):
+        jsons.closing(text)
