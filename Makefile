@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --requir
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench tokens lock translations browser generations claude-code soak chaos bars
+.PHONY: help setup run test check fix bench logs tokens lock translations browser generations claude-code soak chaos bars
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ check: $(DEV) ## lint, format, types, layers, Dockerfile; changes nothing
 fix: $(DEV) ## mend what ruff can mend, and format
 	@$(BIN)/ruff check -q --fix || true
 	@$(BIN)/ruff format -q
+
+logs: $(RUNTIME) ## time the log's questions with a million rows
+	@$(BIN)/python bench/logs.py
 
 tokens: $(RUNTIME) ## measure token counting against recorded truth
 	@$(BIN)/python bench/tokens.py --truth $(TRUTH) --write docs/performance.md

@@ -95,9 +95,9 @@ def _sessions(app: Flask, settings: Settings) -> None:
 
 
 def _blueprints(app: Flask) -> None:
-    from opus_api.web import auth, console, cookies, health, management, messages
+    from opus_api.web import auth, console, cookies, health, logs, management, messages
 
-    for module in (health, messages, auth, cookies, management):
+    for module in (health, messages, auth, cookies, management, logs):
         app.register_blueprint(module.bp)
     console.register(app)
 

@@ -1,6 +1,6 @@
 """All tables on one page."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,10 @@ from opus_api.extensions import Base, db
 
 # SQLite numbers rows by itself only in INTEGER columns.
 BigKey = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def now() -> datetime:
@@ -31,6 +35,19 @@ class Time(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Micros(TypeDecorator[datetime]):
+    """A moment in UTC as microseconds since 1970: a third of the room that text takes, in a table with many indexes."""
+
+    impl = sa.BigInteger()
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else EPOCH + value * MICROSECOND
 
 
 class Secret(TypeDecorator[str]):
@@ -151,9 +168,14 @@ class RequestLog(Base):
     """One row per request that was let in."""
 
     __tablename__ = "request_logs"
+    # What the log is filtered by, newest first.
+    __table_args__ = tuple(
+        sa.Index(f"ix_request_logs_{column}_time", column, "time")
+        for column in ("key_id", "account_id", "model", "status", "outcome")
+    )
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     request_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
-    time: Mapped[datetime] = mapped_column(Time, index=True)
+    time: Mapped[datetime] = mapped_column(Micros, index=True)
     # No foreign keys: a row outlives the key and the account it names.
     key_id: Mapped[int | None] = mapped_column(sa.BigInteger)
     account_id: Mapped[int | None] = mapped_column(sa.BigInteger)
@@ -206,6 +228,40 @@ class ProbeSeries(Base):
     made: Mapped[int] = mapped_column(default=0)
 
 
+class UsageHour(Base):
+    """Requests of one hour, added up: all of them, and those of one model, account or key."""
+
+    __tablename__ = "usage_hours"
+    dimension: Mapped[str] = mapped_column(sa.String(8), primary_key=True)  # all | model | account | key
+    hour: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # since 1970
+    name: Mapped[str] = mapped_column(sa.String(200), primary_key=True)  # of the model, or an id; "" for none
+    requests: Mapped[int] = mapped_column(sa.BigInteger)
+    errors: Mapped[int] = mapped_column(sa.BigInteger)
+    input_tokens: Mapped[int] = mapped_column(sa.BigInteger)
+    output_tokens: Mapped[int] = mapped_column(sa.BigInteger)
+
+
+class LatencyHour(Base):
+    """How many of them took about how long; ``bucket`` as services/statistics.py counts."""
+
+    __tablename__ = "latency_hours"
+    dimension: Mapped[str] = mapped_column(sa.String(8), primary_key=True)
+    hour: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    requests: Mapped[int] = mapped_column(sa.BigInteger)
+
+
+class Refusal(Base):
+    """Requests of one minute that were not let in, by address and status."""
+
+    __tablename__ = "refusals"
+    minute: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # since 1970
+    client_ip: Mapped[str] = mapped_column(sa.String(45), primary_key=True)
+    status: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    requests: Mapped[int] = mapped_column(sa.BigInteger)
+
+
 class Setting(Base):
     """What was set in the console, and what the installation remembers about itself."""
 
@@ -219,11 +275,14 @@ __all__ = [
     "Account",
     "ApiKey",
     "JobRun",
+    "LatencyHour",
     "Lease",
     "ModelRule",
     "ProbeSeries",
+    "Refusal",
     "RequestLog",
     "Setting",
+    "UsageHour",
     "User",
     "UserSession",
     "db",

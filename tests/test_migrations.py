@@ -1,5 +1,6 @@
 """The schema goes up, down and up again, and is what the models say, on SQLite and on PostgreSQL."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from flask_migrate import downgrade, upgrade
 
 from opus_api import config, create_app
 from opus_api.extensions import db
+from opus_api.models import RequestLog, Time
 
 TABLES = {
     *("users", "user_sessions", "accounts", "api_keys", "model_rules", "request_logs", "settings"),
     *("job_runs", "leases", "probe_series"),
+    *("usage_hours", "latency_hours", "refusals"),
 }
 
 
@@ -57,3 +60,33 @@ def test_the_app_starts_on_a_database_that_was_just_migrated(empty_database: con
     with app.app_context():
         assert app.extensions["snapshots"].current().accounts == ()
         db.engine.dispose()
+
+
+def test_rows_of_the_log_keep_their_time(empty_database: config.Settings) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    with create_app(empty_database).app_context():
+        upgrade(revision="0005")
+        old = sa.table("request_logs", *(sa.column(name) for name in OLD_ROW), sa.column("time", Time()))
+        with db.engine.begin() as connection:
+            connection.execute(sa.insert(old), {**OLD_ROW, "time": moment})
+        upgrade()
+        assert db.session.scalars(sa.select(RequestLog)).one().time == moment
+        db.session.remove()
+        db.engine.dispose()
+
+
+OLD_ROW = {
+    "request_id": "req_1",
+    "dialect": "openai",
+    "model": "m",
+    "stream": True,
+    "status": 200,
+    "outcome": "ok",
+    "attempts": 1,
+    "input_tokens": 1,
+    "output_tokens": 1,
+    "cache_read_input_tokens": 0,
+    "cache_creation_input_tokens": 0,
+    "estimated": False,
+    "duration_ms": 5,
+}

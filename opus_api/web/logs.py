@@ -1,0 +1,41 @@
+"""Blueprint ``logs``: the request log and its statistics over the JSON API."""
+
+from flask import Blueprint, jsonify, request
+from flask.typing import ResponseReturnValue
+
+from opus_api.extensions import db
+from opus_api.services import logs, retention, statistics
+from opus_api.services.values import FieldError, moment, whole
+from opus_api.web.bodies import json_object, never_stored
+from opus_api.web.signed_in import signed_in
+
+bp = Blueprint("logs", __name__, url_prefix="/v2/logs")
+bp.after_request(never_stored)
+
+MOST_DAYS = 36_500
+
+
+@bp.get("")
+@signed_in
+def index() -> ResponseReturnValue:
+    wanted, limit = logs.filter_of(request.args), logs.limit_of(request.args)
+    page = logs.page(db.session.connection(), wanted, limit, request.args.get("before"))
+    return jsonify(data=page.rows, next=page.next)
+
+
+@bp.get("/stats")
+@signed_in
+def stats() -> ResponseReturnValue:
+    by = request.args.get("by", "day")
+    if by not in statistics.BY:
+        raise FieldError("by", f"must be one of {', '.join(statistics.BY)}.")
+    start, end = moment("from", request.args.get("from")), moment("to", request.args.get("to"))
+    return jsonify(data=statistics.answer(db.session.connection(), by, start, end))
+
+
+@bp.post("/cleanup")
+@signed_in
+def cleanup() -> ResponseReturnValue:
+    """Deletes rows older than so many days; the statistics keep counting them."""
+    days = whole("days", json_object().get("days"), 0, MOST_DAYS)
+    return jsonify(deleted=retention.purge_logs(db.engine, days))
