@@ -110,6 +110,9 @@ class Anthropic:
         response = yield HttpRequest("GET", url, headers)
         return read_models(response, self.failure(response, credentials), url)
 
+    def own_name(self, name: str) -> str:
+        return name
+
 
 def _encoded(events: list[Event]) -> bytes:
     return b"".join([sse.encode(event["type"], bodies.written(event)) for event in events])

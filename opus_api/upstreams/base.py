@@ -18,6 +18,8 @@ class Credentials:
     base_url: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)  # complete: defaults, learned, set by a person
     access_token: str = field(default="", repr=False)
+    token_version: int = 0  # counts renewals of the access token
+    token_expires_at: float | None = None  # Unix seconds
     oidc: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -28,6 +30,8 @@ class Verdict(Enum):
     RATE = "rate"  # cool the account down, move on free
     QUOTA = "quota"  # credit or quota is spent: cool down for long, move on free
     AUTH = "auth"  # the credential is refused: count it, move on free
+    EXPIRED = "expired"  # the access token is over: renew it once, ask the same account again; not counted
+    SUSPENDED = "suspended"  # the provider has locked the account: invalid until a person changes that, move on free
     NO_MODEL = "no_model"  # this account lacks the model: another provider may have it
     TRANSIENT = "transient"  # work may have begun: count it, move on, an attempt is spent
     OVERLOADED = "overloaded"  # the provider as a whole is busy: move on, the account is not to blame
@@ -87,6 +91,7 @@ class Probe:
     message: str  # one sentence for a person
     models: list[str] | None = None
     failure: Failure | None = None
+    quota: Mapping[str, Any] | None = None  # {"used","limit","unit","resets_at"} (Unix seconds), None when not told
 
 
 # What the verbatim edge passes on: bytes for the client, and the canonical events of note found in them (the first
@@ -120,3 +125,6 @@ class Upstream(Protocol):
 
     def probe(self, credentials: Credentials) -> Flow[Probe]:
         """Check the credential by a call that spends no tokens."""
+
+    def own_name(self, name: str) -> str:
+        """How this provider writes a model's name that clients write Anthropic's way; the same when it knows no rule."""

@@ -26,13 +26,13 @@ def convert(call: Call, options: Options) -> list[Body]:
     conversation = turns(body["messages"])
     check_tool_pairs(conversation)
     out: list[Body] = []
-    if system := _system_text(body.get("system")):
+    if system := system_text(body.get("system")):
         out.append({"role": options["system_role"], "content": system})
     converter = _Converter(call, options)
     said = False
     for turn in _with_systems_joined(conversation) if options["single_system"] else conversation:
         if turn.role == "system":
-            _add_system(out, _texts(block for _, block in turn.blocks), options)
+            _add_system(out, texts_of(block for _, block in turn.blocks), options)
             if any(block["type"] != "text" for _, block in turn.blocks):
                 call.warn("server_blocks")
             continue
@@ -63,17 +63,19 @@ def short_id(id: str, longest: int) -> str:
 # ---- system
 
 
-def _texts(blocks: Iterable[Block], joint: str = "\n\n") -> str:
+def texts_of(blocks: Iterable[Block], joint: str = "\n\n") -> str:
+    """The text blocks among them, in one."""
     return joint.join(block["text"] for block in blocks if block["type"] == "text" and block["text"])
 
 
-def _system_text(system: str | list[Block] | None) -> str:
+def system_text(system: str | list[Block] | None) -> str:
+    """The system prompt in one piece, without what only Anthropic wants to see."""
     if not isinstance(system, list):
         return system or ""
     # Claude Code's attribution differs each turn and would ruin the upstream's prompt cache.
     if system and system[0]["text"].startswith(BILLING):
         system = system[1:]
-    return _texts(system)
+    return texts_of(system)
 
 
 def _add_system(out: list[Body], text: str, options: Options) -> None:
@@ -149,7 +151,7 @@ class _Converter:
         """What a person could read in a block that only Anthropic's servers make."""
         self._call.warn("server_blocks")
         kind = block["type"]
-        text = _readable(block.get("content"))
+        text = readable(block.get("content"))
         if not text or kind == "compaction":
             return text
         return f"[{kind.removesuffix('_tool_result')} results]\n{text}\n"
@@ -203,7 +205,7 @@ class _Converter:
             case "search_result":
                 self._call.warn("citations")
                 head = f'<search_result source="{block["source"]}" title="{block["title"]}">'
-                return _text_part(f"{head}\n{_texts(block['content'], chr(10))}\n</search_result>")
+                return _text_part(f"{head}\n{texts_of(block['content'], chr(10))}\n</search_result>")
             case "tool_reference":
                 return _text_part(f"Tool loaded: {block.get('tool_name') or block.get('name') or ''}")
             case _:
@@ -229,11 +231,11 @@ class _Converter:
             self._call.warn("citations")
         match source["type"]:
             case "text":
-                return _text_part(_document_text(title, source["data"]))
+                return _text_part(document_text(title, source["data"]))
             case "content":
                 blocks = blocks_of(source.get("content"))
                 images = [self._image(item["source"], at) for item in blocks if item["type"] == "image"]
-                return _text_part(_document_text(title, _texts(blocks, "\n"))) + images
+                return _text_part(document_text(title, texts_of(blocks, "\n"))) + images
             case "base64":
                 return [self._pdf(title, source, at)]
             case "url":  # the gateway must not fetch what a client names
@@ -252,7 +254,8 @@ def _text_part(text: str) -> list[Part]:
     return [{"type": "text", "text": text}]
 
 
-def _document_text(title: str, text: str) -> str:
+def document_text(title: str, text: str) -> str:
+    """A text document as a part of a prompt."""
     return f'<document title="{title}">\n{text}\n</document>'
 
 
@@ -260,7 +263,7 @@ def _document_text(title: str, text: str) -> str:
 READABLE = ("title", "url", "text", "stdout", "stderr", "error_code")
 
 
-def _readable(content: Any) -> str:
+def readable(content: Any) -> str:
     """The text in a server tool's result: search hits, page texts, program output."""
     if isinstance(content, str):
         return content

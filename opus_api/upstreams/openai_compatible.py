@@ -156,6 +156,9 @@ class OpenAICompatible:
         response = yield HttpRequest("GET", url, {"accept": "application/json"} | _auth(credentials))
         return read_models(response, self.failure(response, credentials), url)
 
+    def own_name(self, name: str) -> str:
+        return name
+
 
 def _auth(credentials: Credentials) -> dict[str, str]:
     return {"authorization": f"Bearer {credentials.api_key}"} if credentials.api_key else {}
