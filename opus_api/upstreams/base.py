@@ -127,4 +127,4 @@ class Upstream(Protocol):
         """Check the credential by a call that spends no tokens."""
 
     def own_name(self, name: str) -> str:
-        """How this provider writes a model's name that clients write Anthropic's way; the same when it knows no rule."""
+        """A model name as this provider writes it, where a rule says how; else the same."""

@@ -53,7 +53,7 @@ LARGEST_EFFORT = {"xhigh": "high", "max": "high"}
 def convert(call: Call, model: str, options: Options) -> Body:
     """Raises InvalidRequest when dropping something would change the answer's meaning; else warns on ``call``."""
     body = call.canonical()
-    _refuse_foreign(call, body)
+    refuse_foreign(call, body)
     out: Body = {"model": model, "messages": chat_messages.convert(call, options)}
     limit = "max_completion_tokens" if options["max_completion_tokens"] else "max_tokens"
     out[limit] = _max_tokens(call, body, options)
@@ -80,7 +80,8 @@ def refuse_thread(body: Body) -> None:
         raise InvalidRequest("thread: needs an Anthropic upstream", details=details)
 
 
-def _refuse_foreign(call: Call, body: Body) -> None:
+def refuse_foreign(call: Call, body: Body) -> None:
+    """What only Anthropic can do is refused, unknown members are noted. Raises InvalidRequest."""
     refuse_thread(body)
     for name in NEEDS_ANTHROPIC:
         if body.get(name):

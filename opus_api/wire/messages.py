@@ -79,7 +79,8 @@ class MessageWriter:
     started: bool = False
     finished: bool = False
     index: int = -1
-    open: str = ""  # "", "text", "thinking" or "tool_use"
+    open: str = ""  # the type of the open block, "" when there is none
+    signature: str = UNSIGNED  # of the thinking that is open
     tools: int = 0  # tool_use blocks so far
 
     def take(self) -> list[Event]:
@@ -100,6 +101,16 @@ class MessageWriter:
             self._start({"type": "thinking", "thinking": "", "signature": ""})
         self._delta({"type": "thinking_delta", "thinking": text})
 
+    def sign(self, signature: str) -> None:
+        """The signature of the open thinking, as the upstream sent it."""
+        if self.open == "thinking":
+            self.signature = signature
+
+    def redacted_thinking(self, data: str) -> None:
+        if self.thinking_wanted:
+            self._start({"type": "redacted_thinking", "data": data})
+            self.close_block()
+
     def tool(self, id: str, name: str) -> None:
         self._start({"type": "tool_use", "id": id or ids.tool_id(), "name": name, "input": {}})
         self.tools += 1
@@ -113,7 +124,8 @@ class MessageWriter:
         if not self.open:
             return
         if self.open == "thinking":
-            self._delta({"type": "signature_delta", "signature": UNSIGNED})
+            self._delta({"type": "signature_delta", "signature": self.signature})
+            self.signature = UNSIGNED
         self.out.append({"type": "content_block_stop", "index": self.index})
         self.open = ""
 

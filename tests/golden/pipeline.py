@@ -31,7 +31,7 @@ class Exchange:
     @property
     def credentials(self) -> Credentials:
         defaults = {option.name: option.default for option in UPSTREAMS[self.provider].options}
-        return Credentials("sk-of-the-account", BASE_URL, {**defaults, **self.options})
+        return Credentials("sk-of-the-account", BASE_URL, {**defaults, **self.options}, "token-of-the-account")
 
     @property
     def verbatim(self) -> bool:
