@@ -30,6 +30,8 @@ MOVES: Mapping[Verdict, Move] = {
     Verdict.RATE: Move.FREE,
     Verdict.QUOTA: Move.FREE,
     Verdict.AUTH: Move.FREE,
+    Verdict.EXPIRED: Move.FREE,  # renewing its token did not help
+    Verdict.SUSPENDED: Move.FREE,
     Verdict.NO_MODEL: Move.FREE,
     Verdict.UNREACHABLE: Move.FREE,
     Verdict.TRANSIENT: Move.SPENT,

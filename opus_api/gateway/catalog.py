@@ -14,6 +14,7 @@ from opus_api.wire.errors import NotFound
 
 SMALL = "small"  # the rule for background calls of clients (Claude Code asks for a haiku model)
 PRACTICE_MODELS = ("claude-sonnet-4.5", "claude-4.5-opus-high", "claude-haiku-4-20250514", "practice/practice")
+CLAUDE_PROVIDERS = ("anthropic", "amazonq")  # they serve Claude under its vendor's names
 MOST_CACHED = 10_000  # names; clients choose them
 
 
@@ -143,21 +144,23 @@ def served_as(account: AccountValue, name: str) -> str:
     """The provider's model under which this account serves a name, "" when it does not."""
     if mapped := best_match(account.model_map, name):
         return mapped
-    documented = UPSTREAMS[account.provider].model_names.get(name, "")
+    upstream = UPSTREAMS[account.provider]
+    documented = upstream.model_names.get(name, "")
+    own = upstream.own_name(name)
     if account.models is not None:
-        if _fits(name, account.models):
-            return documented or name
+        if _fits(name, account.models) or _fits(own, account.models):
+            return documented or own
         return documented if documented and _fits(documented, account.models) else ""
     if documented:
         return documented
     if account.listed_models is None:  # never asked with success: trust the vendor's own names
-        return name if account.provider == "anthropic" and name.startswith("claude-") else ""
+        return own if account.provider in CLAUDE_PROVIDERS and name.startswith("claude-") else ""
     # Anthropic lists dated ids and takes the undated aliases of them, too.
     listed = account.listed_models
-    return name if name in listed or any(model.startswith(f"{name}-20") for model in listed) else ""
+    return own if own in listed or any(model.startswith(f"{own}-20") for model in listed) else ""
 
 
 def _addressed(account: AccountValue, name: str) -> str:
     """The same for ``provider/model``: only a person's own list of models limits what a client may ask for."""
     mapped = served_as(account, name)
-    return mapped or (name if account.models is None else "")
+    return mapped or (UPSTREAMS[account.provider].own_name(name) if account.models is None else "")

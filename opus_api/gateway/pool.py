@@ -13,6 +13,7 @@ from opus_api.gateway.state import (
     RATE_BASE,
     RATE_CAP,
     RATE_REASON,
+    SUSPENDED_REASON,
     TRANSIENT_BASE,
     TRANSIENT_CAP,
     Standing,
@@ -173,6 +174,9 @@ class Pool:
                 if standing.auth_failures >= self._max_errors:
                     standing.state, standing.until, standing.is_valid = "invalid", None, False
                     standing.reason = f"credential refused {standing.auth_failures} times: {failure.message}"[:255]
+            case Verdict.SUSPENDED:
+                standing.state, standing.until, standing.is_valid = "invalid", None, False
+                standing.reason = SUSPENDED_REASON
             case Verdict.TRANSIENT | Verdict.UNREACHABLE:
                 standing.error_count += 1
                 # What fails together with the one that began a cooldown says nothing new.

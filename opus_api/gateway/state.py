@@ -11,6 +11,7 @@ RATE_BASE, RATE_CAP = 30.0, 300.0  # seconds; doubled each time in a row
 TRANSIENT_BASE, TRANSIENT_CAP = 30.0, 300.0
 QUOTA_WAIT = 3600.0
 RATE_REASON, QUOTA_REASON = "rate limit reached", "quota or credit used up"
+SUSPENDED_REASON = "suspended"  # only a person brings such an account back
 MODEL_ABSENT = 600.0
 
 

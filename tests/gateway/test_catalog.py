@@ -87,6 +87,24 @@ def test_an_undated_alias_of_a_listed_model_is_served(name: str, served: bool) -
     assert bool(found._targets(name)) == served
 
 
+@pytest.mark.parametrize(
+    "name, model",
+    [
+        ("claude-sonnet-4-5-20250929", "claude-sonnet-4.5"),
+        ("claude-opus-4-5", "claude-opus-4.5"),
+        ("claude-4.5-opus-high", "claude-opus-4.5"),
+        ("amazonq/claude-haiku-4-5", "claude-haiku-4.5"),
+        ("auto", "auto"),
+    ],
+)
+def test_names_reach_amazon_q_as_it_writes_them(name: str, model: str) -> None:
+    listed = ("auto", "claude-sonnet-4.5", "claude-opus-4.5")
+    found = catalog(account(1, "amazonq", listed_models=listed))
+    assert told(found.resolve(name)) == [("amazonq", model, 1)]
+    with pytest.raises(NotFound):
+        found.resolve("claude-opus-4-7")
+
+
 def test_before_anthropic_was_ever_asked_its_own_names_are_trusted() -> None:
     found = catalog(account(1, "anthropic"))
     assert told(found.resolve("claude-sonnet-7")) == [("anthropic", "claude-sonnet-7", 1)]
@@ -201,7 +219,8 @@ def test_an_unknown_name_is_told_close_matches() -> None:
 def test_a_documented_name_is_told_what_it_needs() -> None:
     message = refusal(catalog(account(1, models=("gpt-5",))), "claude-sonnet-4.5")
     assert message == (
-        "model: claude-sonnet-4.5 (needs an account of Anthropic, or a rule such as claude-* -> provider/model)"
+        "model: claude-sonnet-4.5 (needs an account of Anthropic or Amazon Q Developer, or a rule such as claude-* -> "
+        "provider/model)"
     )
 
 

@@ -95,6 +95,13 @@ def test_other_failures_are_never_counted(verdict: Verdict) -> None:
     assert house.standing().state == ("cooling" if verdict in (Verdict.RATE, Verdict.QUOTA) else "active")
 
 
+def test_a_suspended_account_is_out_at_once() -> None:
+    house = House(account(1), account(2))
+    house.fail(1, Verdict.SUSPENDED)
+    assert (house.standing().state, house.standing().reason, house.standing().until) == ("invalid", "suspended", None)
+    assert {house.leased() for _ in range(4)} == {2}
+
+
 @pytest.mark.parametrize("most, failures", [(1, 1), (2, 2), (5, 5)])
 def test_how_many_failures_is_a_setting(most: int, failures: int) -> None:
     house = House(account(1), account(2), max_errors=most)

@@ -137,7 +137,7 @@ def test_every_provider_names_itself_and_explains_its_options() -> None:
         assert upstream.label
         assert upstream.terms
         assert all(option.help.endswith(".") for option in upstream.options)
-    assert ACCOUNT_PROVIDERS == ("anthropic", "openai", "morph")
+    assert ACCOUNT_PROVIDERS == ("anthropic", "amazonq", "openai", "morph")
 
 
 def test_morph_gets_text_as_one_string_and_no_files() -> None:
