@@ -266,7 +266,7 @@ def test_thinking_of_earlier_turns_is_left_out() -> None:
     [
         ({"temperature": 0.5}, ["sampling"]),
         ({"top_p": 0.5, "top_k": 3}, ["sampling"]),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, ["thinking"]),
+        ({"max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 1024}}, ["thinking"]),
         ({"thinking": {"type": "disabled"}}, []),
         ({"tool_choice": {"type": "any"}, "tools": [BASH]}, ["tool_choice"]),
         ({"tool_choice": {"type": "tool", "name": "bash"}, "tools": [BASH]}, ["tool_choice"]),

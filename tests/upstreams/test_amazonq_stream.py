@@ -14,7 +14,7 @@ from tests.golden.pipeline import Answer, Exchange, answer, cut
 from tests.properties.given import JSON
 
 SIZES = [1, 3, 7, 64, 0]
-THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+THINKING = {"max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 1024}}
 TOOL = {"name": "mcp__git-hub__x", "description": "d", "input_schema": {"type": "object"}}
 START = ("initial-response", {"conversationId": "c"})
 
