@@ -95,11 +95,12 @@ def _sessions(app: Flask, settings: Settings) -> None:
 
 
 def _blueprints(app: Flask) -> None:
-    from opus_api.web import auth, console, cookies, health, logs, management, messages
+    from opus_api.web import auth, console, cookies, guards, health, keys, logs, management, messages
 
-    for module in (health, messages, auth, cookies, management, logs):
+    for module in (health, messages, auth, cookies, keys, management, logs):
         app.register_blueprint(module.bp)
     console.register(app)
+    app.before_request(guards.keep_out)
 
 
 def _errors(app: Flask) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from opus_api.config import ConfigError
 from opus_api.extensions import db
 from opus_api.models import Account
-from opus_api.services import account_fields, accounts, api_keys, model_rules, retention, users
+from opus_api.services import account_fields, accounts, api_keys, model_rules, retention, saved_settings, users
 from opus_api.services.settings import Installation
 from opus_api.services.values import FieldError
 from opus_api.upstreams import UPSTREAMS
@@ -352,6 +352,6 @@ def models_unmap(pattern: str) -> tuple[Any, str]:
 @click.option("--days", type=click.IntRange(0), help="Keep these many days; default: the setting logRetentionDays.")
 def logs_purge(days: int | None) -> tuple[Any, str]:
     """Delete old rows of the request log."""
-    kept = retention.log_days() if days is None else days
+    kept = saved_settings.log_days() if days is None else days
     deleted = retention.purge_logs(db.engine, kept)
     return {"deleted": deleted}, f"Deleted {deleted} rows older than {kept} days."

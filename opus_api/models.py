@@ -154,6 +154,8 @@ class ApiKey(Table):
     requests: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     input_tokens: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     output_tokens: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    month: Mapped[str | None] = mapped_column(sa.String(7))  # the last one in which it was used, as 2026-01
+    month_tokens: Mapped[int] = mapped_column(sa.BigInteger, default=0)  # of both kinds, in that month
 
 
 class ModelRule(Table):
@@ -197,6 +199,25 @@ class RequestLog(Base):
     first_token_ms: Mapped[int | None] = mapped_column()
     duration_ms: Mapped[int] = mapped_column(default=0)
     client_ip: Mapped[str | None] = mapped_column(sa.String(45))
+
+
+class IpRule(Table):
+    """Addresses that are kept out."""
+
+    __tablename__ = "ip_rules"
+    cidr: Mapped[str] = mapped_column(sa.String(43), unique=True)
+    reason: Mapped[str] = mapped_column(sa.String(255), default="")
+    expires_at: Mapped[datetime | None] = mapped_column(Time)
+
+
+class Change(Table):
+    """Who changed what, when, from what to what; of a secret neither. Rows are never changed."""
+
+    __tablename__ = "changes"
+    who: Mapped[str] = mapped_column(sa.String(80))  # a name, which outlives its user
+    what: Mapped[str] = mapped_column(sa.String(120))
+    before: Mapped[Any] = mapped_column(sa.JSON(none_as_null=True), nullable=True)
+    after: Mapped[Any] = mapped_column(sa.JSON(none_as_null=True), nullable=True)
 
 
 class JobRun(Base):
@@ -274,6 +295,8 @@ class Setting(Base):
 __all__ = [
     "Account",
     "ApiKey",
+    "Change",
+    "IpRule",
     "JobRun",
     "LatencyHour",
     "Lease",

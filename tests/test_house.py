@@ -9,6 +9,7 @@ import pytest
 
 from opus_api import config
 from opus_api.dialects import DIALECTS
+from opus_api.services.saved_settings import SAVED, SECRETS
 from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.practice import FAULTS
 
@@ -25,6 +26,12 @@ def test_every_setting_is_in_the_readme_with_its_default_and_meaning() -> None:
         row = next((line for line in README.splitlines() if line.startswith(f"| `{name}` |")), "")
         assert meaning in row, name
         assert default in row or default in ("()", "False"), name
+
+
+def test_every_setting_that_can_be_saved_is_in_the_readme() -> None:
+    known = {name: saved.help for name, saved in SAVED.items()} | dict(SECRETS)
+    rows = {name: rf"\| `{name}` \| .* \| {re.escape(help)} \|" for name, help in known.items()}
+    assert not [name for name, row in rows.items() if not re.search(row, README)]
 
 
 def test_every_option_of_a_provider_is_in_the_readme() -> None:

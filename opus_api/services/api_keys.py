@@ -29,7 +29,8 @@ def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
     """
     values.known(data, {"name", "value", "models", "limits", "expires_at", "override"})
     name = values.name("name", data.get("name"))
-    value = _value(data.get("value"))
+    given = data.get("value")
+    value = crypto.new_api_key() if given is None else checked_value("value", given)
     if _live(name) is not None:
         raise Conflict(f"name: there is a key named {name!r} already.")
     key = ApiKey(
@@ -50,6 +51,51 @@ def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
     return key, value
 
 
+def update(key_id: int, data: Mapping[str, Any]) -> ApiKey:
+    """Change the fields that are given; limits as a whole. Raises NotFound, FieldError, Conflict."""
+    key = get(key_id)
+    values.known(data, {"name", "models", "limits", "expires_at", "override"})
+    changed: dict[str, Any] = {}
+    if "name" in data:
+        changed["name"] = values.name("name", data["name"])
+    if "override" in data:
+        changed["override"] = values.flag("override", data["override"])
+    if "models" in data:
+        changed["models"] = values.patterns("models", data["models"])
+    if "limits" in data:
+        changed["limits"] = _limits(data["limits"])
+    if "expires_at" in data:
+        changed["expires_at"] = values.moment("expires_at", data["expires_at"])
+    if key.revoked_at is not None:
+        raise Conflict("This key is revoked; create another one.")
+    if changed.get("name", key.name) != key.name and _live(changed["name"]) is not None:
+        raise Conflict(f"name: there is a key named {changed['name']!r} already.")
+    for field, value in changed.items():
+        setattr(key, field, value)
+    db.session.commit()
+    return key
+
+
+def replace(pepper: bytes, name: str, value: str) -> None:
+    """Give the key of this name another value, or make it; "" revokes it. Within the caller's transaction.
+
+    Raises IntegrityError when another key has the value.
+    """
+    key = _live(name)
+    if not value:
+        if key is not None:
+            key.revoked_at = now()
+        return
+    key_hash = crypto.keyed_hash(pepper, value)
+    if key is None:  # the same value may come back
+        key = db.session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.key_hash == key_hash))
+    if key is None:
+        key = ApiKey(name=name, limits={})
+        db.session.add(key)
+    key.key_hash, key.hint, key.revoked_at, key.expires_at = key_hash, value[-4:], None, None
+    db.session.flush()
+
+
 def revoke(key: ApiKey) -> None:
     """It stops working within a second, everywhere."""
     if key.revoked_at is None:
@@ -67,7 +113,7 @@ def named(name: str) -> ApiKey:
 
 def get(key_id: int) -> ApiKey:
     """Raises NotFound."""
-    key = db.session.get(ApiKey, key_id)
+    key = db.session.get(ApiKey, key_id) if key_id < 2**63 else None
     if key is None:
         raise NotFound(f"There is no key with the id {key_id}.")
     return key
@@ -98,14 +144,13 @@ def _live(name: str) -> ApiKey | None:
     return db.session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)))
 
 
-def _value(given: Any) -> str:
-    if given is None:
-        return crypto.new_api_key()
-    value = values.text("value", given, limit=MAX_LENGTH)
+def checked_value(field: str, given: Any) -> str:
+    """A key or token that somebody chose. Raises FieldError."""
+    value = values.text(field, given, limit=MAX_LENGTH)
     if len(value) < MIN_LENGTH:
-        raise FieldError("value", f"must be at least {MIN_LENGTH} characters.")
+        raise FieldError(field, f"must be at least {MIN_LENGTH} characters.")
     if any(not " " < character <= "~" for character in value):
-        raise FieldError("value", "must be printable ASCII without spaces, because it travels in a header.")
+        raise FieldError(field, "must be printable ASCII without spaces, because it travels in a header.")
     return value
 
 

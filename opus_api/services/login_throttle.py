@@ -1,12 +1,12 @@
 """Slowing down guesses of passwords. In memory: one process signs people in, and a restart forgives."""
 
-import ipaddress
 import math
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from opus_api.services.ip_rules import source
 from opus_api.wire.errors import RateLimited
 
 FREE_FAILURES = 5  # then 1 s, 2 s, 4 s …
@@ -21,19 +21,6 @@ class _Failures:
     count: int
     last: float
     open_at: float
-
-
-def source(ip: str) -> str:
-    """Who is guessing: an IPv4 address, or the /64 that one IPv6 customer has."""
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return ip
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
 
 
 class LoginThrottle:

@@ -7,20 +7,12 @@ import gevent
 import sqlalchemy as sa
 from sqlalchemy import Engine, select
 
-from opus_api.models import RequestLog, UserSession, now
-from opus_api.services import settings
+from opus_api.models import IpRule, RequestLog, UserSession, now
 
-LOGS, SESSIONS = (cast(sa.Table, model.__table__) for model in (RequestLog, UserSession))
+LOGS, SESSIONS, IP_RULES = (cast(sa.Table, model.__table__) for model in (RequestLog, UserSession, IpRule))
 
 BATCH = 200  # rows of one transaction
 PAUSE = 0.01  # seconds between two, in which others get their turn
-LOG_DAYS = 30
-
-
-def log_days() -> int:
-    """The setting ``logRetentionDays``."""
-    days: int = settings.get("logRetentionDays", LOG_DAYS)
-    return days
 
 
 def purge_logs(engine: Engine, days: int) -> int:
@@ -31,6 +23,11 @@ def purge_logs(engine: Engine, days: int) -> int:
 def purge_sessions(engine: Engine) -> int:
     """Delete sign-ins that have expired; how many. Raises SQLAlchemyError."""
     return delete(engine, SESSIONS, SESSIONS.c.expires_at < now())
+
+
+def purge_ip_rules(engine: Engine) -> int:
+    """Delete blocks that have expired; how many. Raises SQLAlchemyError."""
+    return delete(engine, IP_RULES, IP_RULES.c.expires_at < now())
 
 
 def delete(engine: Engine, table: sa.Table, old: sa.ColumnElement[bool]) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from opus_api import crypto
 from opus_api.extensions import db
-from opus_api.models import Account, ApiKey, ModelRule, Setting
+from opus_api.models import Account, ApiKey, IpRule, ModelRule, Setting
 
 INSTALLATION = "installation"
 VERSION = "version"
@@ -84,7 +84,7 @@ def put(key: str, value: Any) -> None:
 
 
 def _watched(changed: Iterable[object]) -> bool:
-    return any(isinstance(row, Account | ApiKey | ModelRule | Setting) for row in changed)
+    return any(isinstance(row, Account | ApiKey | IpRule | ModelRule | Setting) for row in changed)
 
 
 @event.listens_for(Session, "before_flush")

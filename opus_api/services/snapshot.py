@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from opus_api.config import ConfigError
-from opus_api.models import Account, ApiKey, ModelRule, Setting
+from opus_api.models import Account, ApiKey, IpRule, ModelRule, Setting
+from opus_api.services.ip_rules import Blocked
 from opus_api.services.settings import OWN_ROWS, REAL_ACCOUNT_SEEN, VERSION, changes, installation
 from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.base import Credentials
@@ -55,6 +56,8 @@ class KeyValue:
     models: tuple[str, ...] | None
     limits: Mapping[str, int]
     expires_at: float | None
+    month: str | None  # 2026-01, with the tokens used in it when the snapshot was taken
+    month_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class Snapshot:
     keys: Mapping[str, KeyValue]  # by keyed hash
     accounts: tuple[AccountValue, ...]
     rules: Mapping[str, str]  # pattern -> target, the model map
-    settings: Mapping[str, Any]  # saved in the console: rotation_strategy, …
+    blocked: Blocked  # addresses that are kept out
+    settings: Mapping[str, Any]  # saved in the console, see saved_settings.py
     real_account_seen: bool  # an account of a real provider has existed at some time (P7)
     installation_id: str  # anthropic-organization-id
     pepper: bytes = field(repr=False)  # for crypto.keyed_hash
@@ -91,6 +95,7 @@ def load(session: Session) -> Snapshot:
         keys={key.key_hash: _key(key) for key in session.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None)))},
         accounts=tuple(_accounts(session)),
         rules={rule.pattern: rule.target for rule in session.scalars(select(ModelRule).order_by(ModelRule.id))},
+        blocked=Blocked((rule.cidr, _unix(rule.expires_at)) for rule in session.scalars(select(IpRule))),
         settings={key: value for key, value in rows.items() if key not in OWN_ROWS},
         real_account_seen=bool(rows.get(REAL_ACCOUNT_SEEN, False)),
         installation_id=owner.id,
@@ -110,6 +115,8 @@ def _key(key: ApiKey) -> KeyValue:
         models=None if key.models is None else tuple(key.models),
         limits=key.limits or {},
         expires_at=_unix(key.expires_at),
+        month=key.month,
+        month_tokens=key.month_tokens,
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 
 from opus_api.extensions import db
 from opus_api.models import Account, ProbeSeries, now
-from opus_api.services import retention
+from opus_api.services import retention, saved_settings
 from opus_api.services.accounts import Accounts
 from opus_api.upstreams import UPSTREAMS
 
@@ -51,11 +51,15 @@ def probe_invalid_accounts(means: Means) -> str:
 
 
 def purge_logs(means: Means) -> str:
-    return f"{retention.purge_logs(means.engine, retention.log_days())} rows deleted"
+    return f"{retention.purge_logs(means.engine, saved_settings.log_days())} rows deleted"
 
 
 def purge_sessions(means: Means) -> str:
     return f"{retention.purge_sessions(means.engine)} sessions deleted"
+
+
+def purge_ip_rules(means: Means) -> str:
+    return f"{retention.purge_ip_rules(means.engine)} blocks deleted"
 
 
 JOBS = (
@@ -63,6 +67,7 @@ JOBS = (
     Job("probe_invalid_accounts", MINUTE, probe_invalid_accounts),
     Job("purge_logs", HOUR, purge_logs),
     Job("purge_sessions", HOUR, purge_sessions),
+    Job("purge_ip_rules", HOUR, purge_ip_rules),
 )
 
 

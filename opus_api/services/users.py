@@ -79,6 +79,13 @@ def set_password(user: User, password: Any, field: str = "password", keep: UserS
     db.session.commit()
 
 
+def set_first_password(password_hash: str, keep: UserSession) -> None:
+    """Of the first administrator, within the caller's transaction; ends that user's other sessions."""
+    user = db.session.scalars(select(User).order_by(User.id).limit(1)).one()
+    user.password_hash, user.must_change_password = password_hash, False
+    end_sessions(user, keep)
+
+
 def change_password(
     user: User, old: str, new: Any, ip: str, throttle: LoginThrottle, keep: UserSession | None = None
 ) -> None:

@@ -126,7 +126,7 @@ def _summary(found: Sequence[Account]) -> dict[str, Any]:
 
 
 def _rotation_strategy() -> str:
-    chosen: str = settings.get("rotation_strategy", current_app.extensions["settings"].rotation_strategy)
+    chosen: str = settings.get("rotationStrategy", current_app.extensions["settings"].rotation_strategy)
     return chosen
 
 
@@ -136,7 +136,7 @@ def rotation() -> Response:
     form = RotationForm()
     if not form.validate_on_submit():
         abort(400, "There is no such rotation strategy.")
-    settings.put("rotation_strategy", form.rotation_strategy.data)
+    settings.put("rotationStrategy", form.rotation_strategy.data)
     db.session.commit()
     flash(gettext("Saved. The next request follows it."), "success")
     return redirect(url_for(".index"))

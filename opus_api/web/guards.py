@@ -1,17 +1,34 @@
-"""Who may call /v1: the API key of a request, checked against the snapshot without a query."""
+"""Who may come in: addresses that are blocked, the API key of a request; from the snapshot, without a query."""
 
 import ipaddress
 import time
 
-from flask import Request
+from flask import Request, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api import crypto
 from opus_api.config import Settings
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
-from opus_api.wire.errors import Unauthorized, Unavailable
+from opus_api.web.client import client_ip
+from opus_api.web.signed_in import is_signed_in
+from opus_api.wire.errors import Forbidden, Unauthorized, Unavailable
 
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
+
+OPEN_TO_ALL = ("/health", "/healthz", "/static/")  # platforms ask for them, pages need them
+
+
+def keep_out() -> None:
+    """Before anything of a request's body is read. A person who is signed in still gets in, to unblock. Raises
+    Forbidden."""
+    try:
+        blocked = current_app.extensions["snapshots"].current().blocked
+    except SQLAlchemyError:
+        return  # nobody gets far without a database
+    if client_ip(request, current_app.extensions["settings"]) not in blocked or request.path.startswith(OPEN_TO_ALL):
+        return
+    if not is_signed_in():
+        raise Forbidden("Your address is blocked.")
 
 
 def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyValue | None:

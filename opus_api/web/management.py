@@ -1,12 +1,14 @@
 """Blueprint ``management``: the /v2 interface for programs that run a pool of accounts."""
 
-from flask import Blueprint, jsonify
+from flask import Blueprint, current_app, jsonify
 from flask.typing import ResponseReturnValue
 
-from opus_api.services import jobs
+from opus_api.services import audit, ip_rules, jobs, saved_settings, users
+from opus_api.services.saved_settings import Person
+from opus_api.services.settings import Installation
 from opus_api.web import cookies
-from opus_api.web.bodies import never_stored
-from opus_api.web.signed_in import signed_in
+from opus_api.web.bodies import json_object, never_stored
+from opus_api.web.signed_in import caller, signed_in
 
 bp = Blueprint("management", __name__, url_prefix="/v2")
 bp.after_request(never_stored)
@@ -30,4 +32,56 @@ def reset_accounts() -> ResponseReturnValue:
 def index_jobs() -> ResponseReturnValue:
     """What runs by itself: when it ran last, what came of it, when it is next."""
     rows = [jobs.as_json(run) for run in jobs.every()]
+    return jsonify(data=rows, total=len(rows))
+
+
+# ---- addresses that are kept out
+
+
+@bp.get("/ips/blocked")
+@signed_in
+def blocked_ips() -> ResponseReturnValue:
+    rows = [ip_rules.as_json(rule) for rule in ip_rules.live()]
+    return jsonify(data=rows, total=len(rows))
+
+
+@bp.post("/ips/block")
+@signed_in
+def block_ip() -> ResponseReturnValue:
+    return jsonify(ip_rules.as_json(ip_rules.block(json_object()))), 201
+
+
+@bp.post("/ips/unblock")
+@signed_in
+def unblock_ip() -> ResponseReturnValue:
+    ip_rules.unblock(json_object())
+    return "", 204
+
+
+# ---- settings
+
+
+@bp.get("/settings")
+@signed_in
+def show_settings() -> ResponseReturnValue:
+    """All of them; secrets as null."""
+    return jsonify(saved_settings.as_json(current_app.extensions["settings"]))
+
+
+@bp.put("/settings")
+@signed_in
+def change_settings() -> ResponseReturnValue:
+    """Some of them: all are saved, or none."""
+    person, owner = caller(), current_app.extensions["installation"]
+    assert isinstance(owner, Installation)
+    who = Person(person.user.username, person.session, users.is_confirmed(person.session))
+    saved_settings.change(json_object(), who, current_app.extensions["settings"], owner.pepper)
+    return show_settings()
+
+
+@bp.get("/changes")
+@signed_in
+def index_changes() -> ResponseReturnValue:
+    """Who changed what, newest first."""
+    rows = [audit.as_json(change) for change in audit.newest()]
     return jsonify(data=rows, total=len(rows))

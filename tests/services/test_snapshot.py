@@ -92,10 +92,10 @@ def test_rules_keep_their_order(snapshots: Snapshots) -> None:
 
 
 def test_settings_hold_what_a_person_saved_and_nothing_of_ours(snapshots: Snapshots) -> None:
-    saved.put("rotation_strategy", "least_used")
+    saved.put("rotationStrategy", "least_used")
     db.session.commit()
     snapshot = snapshots.current()
-    assert snapshot.settings == {"rotation_strategy": "least_used"}
+    assert snapshot.settings == {"rotationStrategy": "least_used"}
     assert snapshot.real_account_seen is False
     assert len(snapshot.installation_id) == 36
 
@@ -114,7 +114,7 @@ def test_without_a_change_the_same_snapshot_comes_without_a_query(snapshots: Sna
         account,
         lambda: ApiKey(name="k", key_hash="h", hint="hint"),
         lambda: ModelRule(pattern="a", target="b"),
-        lambda: Setting(key="rotation_strategy", value="priority"),
+        lambda: Setting(key="rotationStrategy", value="priority"),
     ],
 )
 def test_a_change_of_this_process_is_seen_at_once(snapshots: Snapshots, row: object) -> None:

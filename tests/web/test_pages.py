@@ -392,7 +392,7 @@ def test_the_rotation_strategy_is_saved(app: Flask, person: FlaskClient, post: C
     add()
     post("/cookies/rotation", rotation_strategy="least_used")
     assert '<option selected value="least_used">' in person.get("/cookies").text
-    assert app.extensions["snapshots"].current().settings["rotation_strategy"] == "least_used"
+    assert app.extensions["snapshots"].current().settings["rotationStrategy"] == "least_used"
     assert "There is no such rotation strategy." in post("/cookies/rotation", rotation_strategy="coin")
 
 
