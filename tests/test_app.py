@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from opus_api.extensions import db
 from opus_api.services import api_keys
+from opus_api.web import guards
 
 HOT = ["/v1/messages", "/v1/chat/completions", "/chat/completions", "/v1/models", "/models", "/healthz"]
 
@@ -20,8 +21,8 @@ def test_every_part_is_there(app: Flask) -> None:
     assert {"messages", "auth", "cookies", "management", "health", "console"} <= set(app.blueprints)
 
 
-def test_nothing_hooks_into_every_request(app: Flask) -> None:
-    assert app.before_request_funcs.get(None, []) == []
+def test_only_the_look_at_blocked_addresses_hooks_into_every_request(app: Flask) -> None:
+    assert app.before_request_funcs.get(None, []) == [guards.keep_out]
     assert app.after_request_funcs.get(None, []) == []
     assert app.teardown_request_funcs.get(None, []) == []
 
