@@ -239,6 +239,8 @@ class Dispatch:
             if events:
                 watch(events)
             if self.committed:
+                if data:
+                    self.meter.relayed(data)
                 yield data, events
                 continue
             if data:
@@ -250,7 +252,9 @@ class Dispatch:
                     self.meter.usage.input_tokens = self.call.input_estimate
                 exchange.no_total_limit(LONGEST_STREAM)
                 self.call.forget_prompt()
-                yield b"".join(held), events
+                first = b"".join(held)
+                self.meter.relayed(first)
+                yield first, events
             else:
                 yield b"", []
 

@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 
 from opus_api.config import Settings
+from opus_api.dialects import DIALECTS
 from opus_api.gateway import tokens
 from opus_api.gateway.catalog import Catalog
 from opus_api.gateway.dispatch import Dispatch
@@ -18,10 +19,8 @@ from opus_api.gateway.stream import Answer
 from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.transport import Transport
-from opus_api.wire.errors import ApiError
+from opus_api.wire.errors import ApiError, Restarting
 from opus_api.wire.request import Call
-
-RESTARTING = "the gateway is restarting, retry"
 
 # Remembers options that an upstream's 400 taught, for an account id.
 Learn = Callable[[int, Mapping[str, Any]], None]
@@ -89,7 +88,7 @@ class Gateway:
         while self._live:
             if time.monotonic() >= give_up:
                 for answer in list(self._live):
-                    answer.dispatch.patience.interrupt(ApiError(529, "overloaded_error", RESTARTING))
+                    answer.dispatch.patience.interrupt(Restarting("the gateway is restarting, retry"))
             gevent.sleep(0.1)
 
     def refused(self, refusal: Refusal, key: KeyValue | None, client_ip: str) -> None:
@@ -104,8 +103,8 @@ class Gateway:
                 "dialect": refusal.dialect,
                 "model": refusal.model[:200],
                 "stream": False,
-                "status": refusal.error.status,
-                "outcome": "client_error",
+                "status": DIALECTS[refusal.dialect].status(refusal.error),
+                "outcome": "client_error" if refusal.error.status < 500 else "gateway_error",
                 "error_type": refusal.error.type,
                 "client_ip": client_ip,
             }
@@ -115,6 +114,7 @@ class Gateway:
         dispatch = answer.dispatch
         for account_id, options in dispatch.lessons:
             self._learn(account_id, options)
+        dispatch.meter.settle(dispatch.call.model)
         usage = dispatch.meter.usage
         if key:
             self._recorder.key_used(key.id, began, usage.prompt_tokens, usage.output_tokens)
@@ -137,7 +137,7 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
         "upstream_model": target.model[:200] if target else None,
         "upstream_request_id": dispatch.upstream_request_id or None,
         "stream": call.stream,
-        "status": answer.error.status if answer.error and not answer.begun else answer.status,
+        "status": status(answer),
         "outcome": outcome(answer),
         "error_type": answer.error.type if answer.error else None,
         "attempts": dispatch.calls,
@@ -152,14 +152,33 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
     }
 
 
+LEFT = 499  # nginx's word for a client that closed its request
+
+
+def status(answer: Answer) -> int:
+    """The HTTP status as the client saw it; LEFT when it went before there was one."""
+    if answer.begun:
+        return 200
+    if answer.client_gone:
+        return LEFT
+    return DIALECTS[answer.dispatch.call.dialect].status(answer.error) if answer.error else 200
+
+
 def outcome(answer: Answer) -> str:
-    """How it ended, in the log's words: ok, client_gone, client_error, upstream_error, upstream_cut, gateway_error."""
+    """How it ended, in the log's words.
+
+    ok, client_gone, client_error, upstream_error, upstream_cut (after content), gateway_error (our own mistake or
+    something we need is away), aborted (we stopped before it was complete).
+    """
+    error = answer.error
     if answer.client_gone:
         return "client_gone"
-    if answer.error is None:
+    if error is None:
         return "ok"
-    if answer.error.status == 500:
+    if isinstance(error, Restarting):
+        return "aborted"
+    if error.status in (500, 503):  # an upstream's own are 502 and 504 by now
         return "gateway_error"
     if answer.dispatch.committed:
         return "upstream_cut"
-    return "client_error" if answer.error.status < 429 else "upstream_error"
+    return "client_error" if error.status < 429 else "upstream_error"

@@ -257,6 +257,11 @@ def estimate(body: Body) -> int:
     return _total(body, ROUGH)
 
 
+def estimate_text(text: str, model: str) -> float:
+    """The same of a piece of an answer."""
+    return ROUGH.text(text) * family(model).text
+
+
 def _total(body: Body, ruler: Ruler) -> int:
     kind = family(str(body.get("model", "")))
     messages = [one for one in _listed(body.get("messages")) if isinstance(one, Mapping)]

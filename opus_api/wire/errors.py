@@ -108,6 +108,13 @@ class RateLimited(_Kind):
     TYPE = "rate_limit_error"
 
 
+class Restarting(_Kind):
+    """We stop before this answer is complete."""
+
+    STATUS = 529
+    TYPE = "overloaded_error"
+
+
 class Unavailable(_Kind):
     """Something we need (the database) is away; try again."""
 

@@ -16,7 +16,7 @@ def test_a_stream_that_can_not_finish_ends_with_an_error_event_and_leaves_its_ro
         assert b'"type":"overloaded_error"' in rest.rpartition(b"event: error")[2]
         assert live.process.wait(timeout=10) == 0
         (row,) = live.rows()
-        assert (row["outcome"], row["error_type"]) == ("upstream_cut", "overloaded_error")
+        assert (row["outcome"], row["error_type"]) == ("aborted", "overloaded_error")
 
 
 def test_a_stream_that_finishes_in_time_finishes(migrated: Path) -> None:
