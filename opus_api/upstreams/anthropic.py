@@ -158,9 +158,10 @@ class EventReader:
         facts.append(self.event(data))
         return True
 
-    def close(self) -> None:
+    def close(self) -> Relayed:
         if not self._ended:
             raise broken(bodies.EARLY)
+        return b"", []
 
 
 UPSTREAM = Anthropic()

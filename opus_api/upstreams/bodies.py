@@ -95,8 +95,8 @@ class Reader(Protocol):
     def read(self, name: bytes, data: bytes, facts: list[Event]) -> bool:
         """One event: adds what is of note to ``facts``; False keeps it from the client. Raises Failure."""
 
-    def close(self) -> None:
-        """The body has ended. Raises Failure when the answer had not."""
+    def close(self) -> Relayed:
+        """The body has ended: what its end still lacks. Raises Failure when the answer had not ended."""
 
 
 def looks_broken(data: bytes) -> bool:
@@ -132,7 +132,7 @@ def relay(body: Iterable[bytes], reader: Reader, wanted: bool) -> Iterator[Relay
         raise broken(f"upstream sent an {error}") from None
     if data := whole_events.close():
         yield from _read_along(data, reader)
-    reader.close()
+    yield reader.close()
 
 
 def _read_along(data: bytes, reader: Reader) -> Iterator[Relayed]:

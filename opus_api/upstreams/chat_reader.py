@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from opus_api.upstreams import bodies
-from opus_api.upstreams.base import Credentials
+from opus_api.upstreams.base import Credentials, Relayed
 from opus_api.upstreams.failures import broken, failure_in
 from opus_api.wire import sse
 from opus_api.wire.chat import read_usage
 from opus_api.wire.messages import Event
+
+DONE = b"data: [DONE]\n\n"
 
 
 class ChatReader:
@@ -22,6 +24,7 @@ class ChatReader:
         self._credentials = credentials
         self._content = False
         self._finished = False
+        self._done = False
 
     def wants(self, data: bytes) -> bool:
         return not self._content or bool(self.NOTABLE.search(data)) or bodies.looks_broken(data)
@@ -29,6 +32,7 @@ class ChatReader:
     def read(self, name: bytes, data: bytes, facts: list[Event]) -> bool:
         """False when the client must not see this event: the usage chunk that only we asked for. Raises Failure."""
         if data.startswith(sse.DONE):
+            self._done = True
             if self._finished:
                 facts.append({"type": "message_stop"})
             return True
@@ -66,9 +70,10 @@ class ChatReader:
             facts.append({"type": "content_block_delta"})
         self._content = self._content or bool(facts)
 
-    def close(self) -> None:
+    def close(self) -> Relayed:
         if not self._finished:
             raise broken(bodies.EARLY)
+        return (b"", []) if self._done else (DONE, [{"type": "message_stop"}])
 
 
 def as_stream(completion: Mapping[str, Any], include_usage: bool) -> bytes:
@@ -79,7 +84,7 @@ def as_stream(completion: Mapping[str, Any], include_usage: bool) -> bytes:
     chunks = [{**head, "choices": choices}]
     if usage and include_usage:
         chunks.append({**head, "choices": [], "usage": usage})
-    return b"".join([b"data: %b\n\n" % bodies.written(chunk) for chunk in chunks]) + b"data: [DONE]\n\n"
+    return b"".join([b"data: %b\n\n" % bodies.written(chunk) for chunk in chunks]) + DONE
 
 
 def _chunk_choice(choice: Mapping[str, Any]) -> dict[str, Any]:
