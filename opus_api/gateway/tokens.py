@@ -16,7 +16,6 @@ import binascii
 import gzip
 import json
 import re
-import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +24,8 @@ from typing import Any, NamedTuple
 
 import orjson
 import tiktoken
+
+from opus_api.wire.weights import COMPACT, SAMPLED, WINDOW, text_weight, weighed
 
 Body = Mapping[str, Any]
 
@@ -180,68 +181,18 @@ def _guessed_pages(data: str) -> int:
 EXACT = Ruler(_text_tokens, _data_tokens, _marked_pages)
 
 
-class Weights(NamedTuple):
-    """Tokens per byte of UTF-8, by kind of byte."""
-
-    lower: float
-    blank: float
-    upper: float  # capitals and digits
-    other: float  # punctuation, newlines
-    high: float  # above ASCII: a Chinese character is three bytes and 0.91 tokens of the vocabulary
-
-
-# Fitted to _text_tokens and _data_tokens over the texts and the compact JSON of recorded requests.
-PROSE = Weights(0.145, 0.42, 0.55, 0.73, 0.30)
-COMPACT = Weights(0.092, 0.68, 0.77, 0.69, 0.30)
-
-LOWER = string.ascii_lowercase.encode()
-UPPER = (string.ascii_uppercase + string.digits).encode()
-HIGH = bytes(range(128, 256))
-# Longer texts are judged by eight windows, so that a megabyte costs what a page costs.
-SAMPLED = 4096
-WINDOW = SAMPLED // 8
-
-
-def _weighed(sample: bytes, weights: Weights) -> float:
-    left = sample.translate(None, LOWER)
-    lower, blank = len(sample) - len(left), left.count(b" ")
-    rest = left.translate(None, UPPER)
-    upper = len(left) - len(rest)
-    high = 0 if rest.isascii() else len(rest) - len(rest.translate(None, HIGH))
-    other = len(rest) - blank - high
-    return (
-        lower * weights.lower
-        + blank * weights.blank
-        + upper * weights.upper
-        + other * weights.other
-        + high * weights.high
-    )
-
-
-def _text_weight(text: str) -> float:
-    if len(text) <= SAMPLED:
-        return _weighed(_utf8(text), PROSE)
-    windows = [text[at : at + WINDOW] for at in range(0, len(text), len(text) // 8)]
-    sample = "".join(windows)
-    return _weighed(_utf8(sample), PROSE) * len(text) / len(sample)
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # a JSON body may hold lone surrogates
-
-
 def _data_weight(value: object) -> float:
     try:
         dumped = orjson.dumps(value)
     except TypeError:  # lone surrogates, or nested beyond orjson's limit
-        return sum(map(_text_weight, _leaves(value)))
+        return sum(map(text_weight, _leaves(value)))
     if len(dumped) <= SAMPLED:
-        return _weighed(dumped, COMPACT)
+        return weighed(dumped, COMPACT)
     sample = b"".join(dumped[at : at + WINDOW] for at in range(0, len(dumped), len(dumped) // 8))
-    return _weighed(sample, COMPACT) * len(dumped) / len(sample)
+    return weighed(sample, COMPACT) * len(dumped) / len(sample)
 
 
-ROUGH = Ruler(_text_weight, _data_weight, _guessed_pages)
+ROUGH = Ruler(text_weight, _data_weight, _guessed_pages)
 
 
 # --- Walking a request -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from opus_api.upstreams.think_tags import ThinkTags
 from opus_api.wire import jsons
 from opus_api.wire.chat import STOP_REASON, read_usage
 from opus_api.wire.messages import FoldError, MessageWriter, Usage, tool_input
+from opus_api.wire.weights import Gauge
 
 Chunk = Mapping[str, Any]
 
@@ -74,7 +75,7 @@ class ChatDecoder:
         self._beyond_repair = False  # the arguments of some tool call
         self._stop_sequence: str | None = None
         self._usage: Mapping[str, Any] | None = None
-        self._letters = 0  # of the answer, for an estimate where the upstream does not count
+        self._gauge = Gauge()  # for where the upstream does not count
 
     def chunk(self, data: Any) -> None:
         """One chunk, or a whole completion. Raises Failure."""
@@ -120,7 +121,7 @@ class ChatDecoder:
     def _counted(self) -> Usage:
         if self._usage is not None:
             return read_usage(self._usage)
-        return Usage(input_tokens=self._writer.input_tokens, output_tokens=self._letters // 4 + 1)
+        return Usage(input_tokens=self._writer.input_tokens, output_tokens=self._gauge.tokens)
 
     def _choice(self, choice: Chunk) -> None:
         delta = choice.get("delta") or choice.get("message")
@@ -156,7 +157,7 @@ class ChatDecoder:
     # ---- text and thinking
 
     def _text(self, text: str) -> None:
-        self._letters += len(text)
+        self._gauge.add(text)
         if self._think and not self._think.done:
             self._write(self._think.feed(text))
             return
@@ -167,7 +168,7 @@ class ChatDecoder:
     def _thinking(self, text: str) -> None:
         if not text:
             return
-        self._letters += len(text)
+        self._gauge.add(text)
         if self._writer.thinking_wanted:
             self._close_live()
             self._writer.thinking(text)
@@ -215,7 +216,7 @@ class ChatDecoder:
                 raise broken("upstream sent arguments of a finished tool call")
             return
         if arguments:
-            self._letters += len(arguments)
+            self._gauge.add(arguments)
             tool.args.append(arguments)
         if tool is self._live:
             self._send(tool)
