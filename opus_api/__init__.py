@@ -63,17 +63,20 @@ def _services(app: Flask, settings: Settings) -> None:
     from opus_api.services.login_throttle import LoginThrottle
     from opus_api.services.request_log import Recorder
     from opus_api.services.snapshot import Snapshots
+    from opus_api.state.memory import MemoryState
     from opus_api.transport import Transport
 
     with app.app_context():
         engine = db.engine
     transport, snapshots, recorder = Transport(settings), Snapshots(engine), Recorder(engine)
+    state = MemoryState()
     accounts = Accounts(settings, transport, engine)
     app.extensions["transport"] = transport
+    app.extensions["state"] = state
     app.extensions["snapshots"] = snapshots
     app.extensions["recorder"] = recorder
     app.extensions["accounts"] = accounts
-    app.extensions["gateway"] = Gateway(settings, snapshots, recorder, transport, accounts.learn)
+    app.extensions["gateway"] = Gateway(settings, snapshots, recorder, transport, accounts.learn, state)
     app.extensions["login_throttle"] = LoginThrottle()
 
 

@@ -136,7 +136,7 @@ class Dispatch:
         outlook = self._outlook()
         if outlook.busy and (lease := (yield from self._in_line())):
             return lease
-        if outlook.wait is None or outlook.busy or outlook.wait > SHORT_WAIT or attempts.waited:
+        if outlook.wait is None or outlook.busy or outlook.down or outlook.wait > SHORT_WAIT or attempts.waited:
             raise self._exhausted()
         attempts.waited = True
         yield from self._sleep(outlook.wait)
@@ -248,6 +248,7 @@ class Dispatch:
             if events and any(map(is_content, events)):
                 self.committed = True
                 self._end_retry()
+                self._pool.answering(self.target)
                 if not self.meter.usage.prompt_tokens:  # the upstream may tell at the end, or never
                     self.meter.usage.input_tokens = self.call.input_estimate
                 exchange.no_total_limit(LONGEST_STREAM)

@@ -18,6 +18,7 @@ from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
 from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshots
+from opus_api.state import State
 from opus_api.transport import Transport
 from opus_api.wire.errors import ApiError, Restarting
 from opus_api.wire.request import Call
@@ -40,14 +41,20 @@ class Gateway:
     """One per process; ``web`` calls it."""
 
     def __init__(
-        self, settings: Settings, snapshots: Snapshots, recorder: Recorder, transport: Transport, learn: Learn
+        self,
+        settings: Settings,
+        snapshots: Snapshots,
+        recorder: Recorder,
+        transport: Transport,
+        learn: Learn,
+        state: State,
     ):
         self._settings = settings
         self._snapshots = snapshots
         self._recorder = recorder
         self._transport = transport
         self._learn = learn
-        self._pool = Pool(recorder, settings.cookie_max_error_count)
+        self._pool = Pool(recorder, settings.cookie_max_error_count, state)
         self._catalog: Catalog | None = None
         self._last_model = ""
         self._load = Load()

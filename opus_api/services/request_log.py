@@ -45,6 +45,8 @@ class AccountState:
     error_count: int
     is_valid: bool
     version: int
+    was: str  # the state before
+    time: float
 
 
 class Recorder:

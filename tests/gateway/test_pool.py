@@ -1,7 +1,6 @@
 """What successes and failures mean for an account, and who may be used now."""
 
 import itertools
-import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 
 from opus_api.gateway.catalog import Target
 from opus_api.gateway.pool import Lease, Outlook, Pool
-from opus_api.gateway.state import QUOTA_REASON, RATE_REASON, Standing
 from opus_api.services.snapshot import AccountValue
+from opus_api.state.memory import MemoryState
+from opus_api.state.standing import QUOTA_REASON, RATE_REASON, Standing
 from opus_api.upstreams.base import Verdict
 from tests.gateway.values import Notes, account, failure, snapshot
 
@@ -21,12 +21,17 @@ NOT_COUNTED = [Verdict.CLIENT, Verdict.LEARN, Verdict.RATE, Verdict.QUOTA, Verdi
 COUNTED = [Verdict.AUTH, Verdict.TRANSIENT, Verdict.UNREACHABLE]
 
 
+NOW = 1_800_000_000.0
+
+
 class House:
     """A pool with its accounts, all of which serve the model "m"."""
 
     def __init__(self, *accounts: AccountValue, max_errors: int = 3):
         self.notes = Notes()
-        self.pool = Pool(self.notes, max_errors)  # type: ignore[arg-type]
+        self.now = NOW
+        self.state = MemoryState(lambda: self.now)
+        self.pool = Pool(self.notes, max_errors, self.state, lambda: self.now)  # type: ignore[arg-type]
         self.accounts = accounts
         self.pool.adopt(snapshot(*accounts))
 
@@ -64,7 +69,7 @@ class House:
         return self.pool.outlook(self.targets)
 
     def standing(self, id: int = 1) -> Standing:
-        return self.pool._standings[id]
+        return self.state.fleet().standings[id]
 
 
 def shown(house: House, id: int = 1) -> tuple[str, str | None, int]:
@@ -135,7 +140,7 @@ def test_a_limit_cools_as_long_as_the_upstream_says(
     house = House(account(1))
     house.fail(1, verdict, **fields)
     assert shown(house) == ("cooling", reason, 0)
-    assert house.standing().until == pytest.approx(time.time() + seconds, abs=1)
+    assert house.standing().until == pytest.approx(house.now + seconds, abs=1)
 
 
 def test_rate_limits_in_a_row_cool_for_longer_and_longer() -> None:
@@ -143,30 +148,27 @@ def test_rate_limits_in_a_row_cool_for_longer_and_longer() -> None:
     waits = []
     for _ in range(6):
         house.fail(1, Verdict.RATE)
-        waits.append(round(house.standing().until - time.time()))  # type: ignore[operator]
-        house.standing().until = time.time() - 1
-        house.leased()
+        waits.append(round(house.standing().until - house.now))  # type: ignore[operator]
+        house.now = house.standing().until + 1  # type: ignore[operator]
     assert waits == [30, 60, 120, 240, 300, 300]
     house.pool.succeeded(house.target(1))
     house.fail(1, Verdict.RATE)
-    assert house.standing().until == pytest.approx(time.time() + 30, abs=1)
+    assert house.standing().until == pytest.approx(house.now + 30, abs=1)
 
 
 def test_trouble_in_a_row_cools_for_longer_and_longer_within_a_fifth() -> None:
     house = House(account(1), account(2))
     for expected in (30, 60, 120, 240, 300, 300):
         house.fail(1, Verdict.TRANSIENT, times=3)
-        assert house.standing().until == pytest.approx(time.time() + expected, rel=1e-9, abs=0.2 * expected + 1)
-        house.standing().until = time.time() - 1
-        house.leased()
-        house.leased()
+        assert house.standing().until == pytest.approx(house.now + expected, rel=1e-9, abs=0.2 * expected + 1)
+        house.now = house.standing().until + 1  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("verdict", [Verdict.RATE, Verdict.TRANSIENT])
 def test_what_fails_together_cools_once(verdict: Verdict) -> None:
     house = House(account(1), account(2))
     house.fail(1, verdict, times=50)
-    assert house.standing().until == pytest.approx(time.time() + 30, abs=7)
+    assert house.standing().until == pytest.approx(house.now + 30, abs=7)
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -182,7 +184,7 @@ def test_a_shorter_wait_never_shortens_a_longer_one(waits: list[float]) -> None:
     house = House(account(1))
     for wait in waits:
         house.fail(1, Verdict.RATE, retry_after=wait)
-    assert house.standing().until == pytest.approx(time.time() + max(waits), abs=1)
+    assert house.standing().until == pytest.approx(house.now + max(waits), abs=1)
 
 
 @pytest.mark.parametrize("verdict", [Verdict.TRANSIENT, Verdict.UNREACHABLE])
@@ -231,7 +233,7 @@ def test_what_concerns_one_model_leaves_the_others_usable(
     assert house.leased() is None
     assert house.pool.lease([house.target(1, "another")], "priority")
     assert shown(house) == ("active", None, 0)
-    assert house.standing().usable_at("m", time.time()) == pytest.approx(time.time() + seconds, abs=1)
+    assert house.standing().usable_at("m") == pytest.approx(house.now + seconds, abs=1)
 
 
 # ---- what is written
@@ -259,9 +261,11 @@ def test_every_use_is_recorded() -> None:
     assert Counter(house.notes.uses) == {1: 3, 2: 3}
 
 
-def test_a_cooldown_that_is_over_is_written_with_the_next_use() -> None:
-    house = House(account(1, state="cooling", state_reason="x", state_until=time.time() - 1, state_version=3))
+def test_a_cooldown_that_is_over_is_written_with_the_next_success() -> None:
+    house = House(account(1, state="cooling", state_reason="x", state_until=NOW - 1, state_version=3))
     assert house.leased() == 1
+    assert house.notes.states == []
+    house.pool.succeeded(house.target(1))
     (change,) = house.notes.states
     assert (change.state, change.reason, change.until, change.version) == ("active", None, None, 3)
 
@@ -271,7 +275,7 @@ def test_a_cooldown_that_is_over_is_written_with_the_next_use() -> None:
 
 @pytest.mark.parametrize("state", ["cooling", "invalid", "disabled"])
 def test_a_restart_remembers_who_may_not_be_used(state: str) -> None:
-    until = time.time() + 60 if state == "cooling" else None
+    until = NOW + 60 if state == "cooling" else None
     house = House(account(1, state=state, state_reason="why", state_until=until))
     assert house.leased() is None
     assert shown(house)[:2] == (state, "why")
@@ -317,7 +321,7 @@ def test_an_account_that_is_gone_is_forgotten() -> None:
     house.accounts = (account(2),)
     house.pool.adopt(snapshot(*house.accounts))
     lease.release()
-    assert set(house.pool._standings) == {2}
+    assert set(house.state.fleet().standings) == {2}
     assert house.leased() == 2
 
 
@@ -390,7 +394,7 @@ def test_releasing_twice_frees_one_place() -> None:
     assert lease
     lease.release()
     lease.release()
-    assert house.standing().in_flight == 0
+    assert house.state.in_flight("a1") == 0
 
 
 # ---- the outlook when nobody may be used
@@ -418,7 +422,7 @@ def test_the_outlook_is_the_soonest_return(
 
 
 def test_a_limit_is_still_known_as_one_after_a_restart() -> None:
-    until = time.time() + 20
+    until = NOW + 20
     house = House(account(1, state="cooling", state_reason=RATE_REASON, state_until=until))
     assert house.outlook().rate_only
 

@@ -104,6 +104,7 @@ def test_a_keys_sums_grow(recorder: Recorder) -> None:
 
 def cooling(account: Account, version: int = 0, **more: Any) -> AccountState:
     named = {"state": "cooling", "reason": "429", "until": 2e9, "error_count": 2, "is_valid": True}
+    named |= {"was": "active", "time": 1e9}
     return AccountState(**{"account_id": account.id, "version": version, **named, **more})
 
 

@@ -6,19 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opus_api.gateway.rotation import STRATEGIES, Candidate, pick
+from opus_api.state.rotation import STRATEGIES, Candidate, Facts, choose, rank, share
 
 Turns = dict[int, int]
 
 
+def pick(strategy: str, accounts: dict[int, int], turns: Turns, uses: dict[int, int]) -> int:
+    """The next of the accounts {id: priority}."""
+    candidates = [Candidate(id, priority) for id, priority in accounts.items()]
+    choice = choose(strategy, candidates, {}, {}, turns, uses, 0.0)
+    assert choice
+    return choice.candidate.account_id
+
+
 def picks(strategy: str, accounts: dict[int, tuple[int, int]], times: int) -> Counter[int]:
     """How often each of the accounts {id: (priority, uses)} is picked, one after another."""
-    turns: Turns = dict.fromkeys(accounts, 0)
+    turns: Turns = {}
+    priorities = {id: priority for id, (priority, _) in accounts.items()}
     uses = {id: used for id, (_, used) in accounts.items()}
     counted: Counter[int] = Counter(dict.fromkeys(accounts, 0))
     for turn in range(1, times + 1):
-        candidates = [Candidate(id, priority, turns[id], uses[id]) for id, (priority, _) in accounts.items()]
-        chosen = pick(strategy, candidates).account_id
+        chosen = pick(strategy, priorities, turns, uses)
         turns[chosen] = turn
         uses[chosen] += 1
         counted[chosen] += 1
@@ -61,7 +69,7 @@ def test_rotation_is_exact_from_one_coming_or_going_to_the_next(steps: list[str]
     counted = Counter({0: 0})
     for turn, step in enumerate(steps, 1):
         if step == "pick":
-            chosen = pick("round_robin", [Candidate(id, 0, at, 0) for id, at in turns.items()]).account_id
+            chosen = pick("round_robin", dict.fromkeys(turns, 0), turns, {})
             turns[chosen] = turn
             counted[chosen] += 1
             assert max(counted.values()) - min(counted.values()) <= 1
@@ -75,11 +83,24 @@ def test_rotation_is_exact_from_one_coming_or_going_to_the_next(steps: list[str]
 
 @pytest.mark.parametrize("strategy, expected", [("priority", 2), ("round_robin", 3), ("least_used", 1)])
 def test_each_strategy_looks_at_its_own_number(strategy: str, expected: int) -> None:
-    candidates = [Candidate(1, 0, 7, 1), Candidate(2, 5, 9, 9), Candidate(3, 0, 2, 5)]
-    assert pick(strategy, candidates).account_id == expected
+    turns, uses = {1: 7, 2: 9, 3: 2}, {1: 1, 2: 9, 3: 5}
+    assert pick(strategy, {1: 0, 2: 5, 3: 0}, turns, uses) == expected
 
 
-@pytest.mark.parametrize("strategy, error", [("no such", KeyError), ("priority", ValueError)])
-def test_no_strategy_and_no_candidates_are_errors(strategy: str, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        pick(strategy, [] if error is ValueError else [Candidate(1, 0, 0, 0)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_whoever_has_more_than_its_share_in_its_slow_start_comes_last(strategy: str) -> None:
+    crowded, other = Facts(1, -9, 0, 0, 1), Facts(0, 0, 99, 99, 2)
+    assert rank(strategy, other) < rank(strategy, crowded)
+
+
+def test_no_such_strategy_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        pick("no such", {1: 0}, {}, {})
+
+
+@pytest.mark.parametrize(
+    "cap, seconds, places",
+    [(0, 0, 2), (0, 30, 11), (0, 59, 19), (100, 0, 10), (100, 30, 55), (3, 0, 1), (100, 60, float("inf"))],
+)
+def test_the_share_of_a_returning_account_grows_from_a_tenth_to_all(cap: int, seconds: float, places: float) -> None:
+    assert share(cap, seconds) == places

@@ -1,0 +1,140 @@
+"""The engine of the one worker: plain values in its memory. Nothing here waits, so each method is one step."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from opus_api.state import Candidate, Charge, Fleet, Health, Held, Refused, Strikes, clock, rotation
+from opus_api.state.standing import gates
+from opus_api.state.windows import Window
+
+V = TypeVar("V")
+
+FORGET_AFTER = 3600.0  # seconds without use, of bindings and strikes
+MOST = 100_000  # bindings, windows and names with strikes remembered, of each
+
+
+class MemoryState:
+    def __init__(self, clock: Callable[[], float] = clock.now) -> None:
+        self._clock = clock
+        self._fleet = Fleet()
+        self._gates = gates(self._fleet)
+        self._in_flight: Counter[str] = Counter()
+        self._turns: dict[int, int] = {}
+        self._turn = 0
+        self._uses: dict[int, int] = {}
+        self._bindings: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._windows: OrderedDict[str, Window] = OrderedDict()
+        self._strikes: OrderedDict[str, Strikes] = OrderedDict()
+
+    # ---- accounts
+
+    def fleet(self) -> Fleet:
+        return self._fleet
+
+    def update(self, change: Callable[[Fleet], Fleet]) -> tuple[Fleet, Fleet]:
+        before = self._fleet
+        self._fleet = change(before)
+        if self._fleet is not before:
+            self._gates = gates(self._fleet)
+        return before, self._fleet
+
+    def seed(self, uses: dict[int, int]) -> None:
+        self._uses = {i: self._uses.get(i, used) for i, used in uses.items()}
+        self._turns = {i: turn for i, turn in self._turns.items() if i in uses}
+
+    def pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
+        choice = rotation.choose(strategy, candidates, self._gates, self._in_flight, self._turns, self._uses, now)
+        if choice is None:
+            return None
+        chosen = choice.candidate.account_id
+        self._turn += 1
+        self._turns[chosen] = self._turn
+        self._uses[chosen] = self._uses.get(chosen, 0) + 1
+        self._in_flight.update(choice.counted)
+        return Held(chosen, choice.candidate.model, choice.counted)
+
+    # ---- places
+
+    def release(self, held: Held) -> None:
+        for name in held.counted:
+            self.let_go(name)
+
+    def in_flight(self, name: str) -> int:
+        return self._in_flight.get(name, 0)
+
+    def hold(self, name: str, cap: int) -> bool:
+        if self._in_flight.get(name, 0) >= cap:
+            return False
+        self._in_flight[name] += 1
+        return True
+
+    def let_go(self, name: str) -> None:
+        self._in_flight[name] -= 1
+        if self._in_flight[name] <= 0:
+            del self._in_flight[name]
+
+    # ---- conversations
+
+    def bind(self, conversation: str, account_id: int) -> None:
+        _put(self._bindings, conversation, (account_id, self._clock()))
+
+    def bound(self, conversation: str) -> int | None:
+        account_id, used = self._bindings.get(conversation, (None, 0.0))
+        if account_id is None or used <= self._clock() - FORGET_AFTER:
+            return None
+        self.bind(conversation, account_id)
+        return account_id
+
+    # ---- limits
+
+    def spend(self, charges: Sequence[Charge], now: float) -> Refused | None:
+        windows = [(charge, self._windows.get(charge.name) or Window(charge.window)) for charge in charges]
+        for charge, window in windows:
+            wait = window.wait(charge.amount, charge.limit, now)
+            if wait:
+                return Refused(charge, wait)
+        for charge, window in windows:
+            window.add(charge.amount, now)
+            _put(self._windows, charge.name, window)
+        return None
+
+    def settle(self, charge: Charge, when: float, amount: float) -> None:
+        window = self._windows.get(charge.name)
+        if window is not None:
+            window.correct(when, amount - charge.amount)
+
+    def used(self, name: str, window: float, now: float) -> float:
+        found = self._windows.get(name)
+        return found.used(now) if found else 0.0
+
+    def strike(self, name: str, now: float) -> Strikes:
+        strikes = Strikes(self.strikes(name, now).times + 1, now)
+        _put(self._strikes, name, strikes)
+        return strikes
+
+    def strikes(self, name: str, now: float) -> Strikes:
+        found = self._strikes.get(name)
+        return found if found and found.last > now - FORGET_AFTER else Strikes(0, 0.0)
+
+    def forgive(self, name: str) -> None:
+        self._strikes.pop(name, None)
+
+    # ---- the engine
+
+    def health(self) -> Health:
+        return Health("memory")
+
+    def start(self) -> None:
+        """Nobody else needs to know."""
+
+    def stop(self) -> None:
+        """Nothing outlives the worker."""
+
+
+def _put(known: OrderedDict[str, V], name: str, value: V) -> None:
+    """The least recently used is forgotten when there is no room."""
+    known[name] = value
+    known.move_to_end(name)
+    if len(known) > MOST:
+        known.popitem(last=False)
