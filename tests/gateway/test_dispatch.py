@@ -29,7 +29,7 @@ class Broken:
 def test_a_mistake_of_our_own_is_no_reason_to_ask_anybody_else(stream: bool) -> None:
     accounts = snapshot(account(1, models=("m",)), account(2, models=("m",)))
     notes, transport, load = Notes(), Broken(), Load()
-    pool = Pool(notes, 3)  # type: ignore[arg-type]
+    pool = Pool(notes, 3, MemoryState())  # type: ignore[arg-type]
     pool.adopt(accounts)
     body = {"model": "m", "max_tokens": 5, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
     targets = Catalog(accounts, practice_only=False).resolve("m").targets
