@@ -11,6 +11,7 @@ from opus_api.gateway.dispatch import Dispatch
 from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
+from opus_api.state.memory import MemoryState
 from tests.gateway.values import Notes, account, snapshot
 
 
