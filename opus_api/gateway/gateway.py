@@ -16,6 +16,7 @@ from opus_api.gateway.dispatch import Dispatch
 from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
+from opus_api.services import saved_settings
 from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.state import State
@@ -49,7 +50,8 @@ class Gateway:
         learn: Learn,
         state: State,
     ):
-        self._settings = settings
+        self._settings = settings  # of the process; ``_saved`` has what a person saved over them
+        self._saved = settings
         self._snapshots = snapshots
         self._recorder = recorder
         self._transport = transport
@@ -65,6 +67,7 @@ class Gateway:
         snapshot = self._snapshots.current()
         if self._catalog is None or self._catalog.snapshot is not snapshot:
             self._catalog = Catalog(snapshot, self._settings.practice_only)
+            self._saved = saved_settings.effective(self._settings, snapshot.settings)
             self._pool.adopt(snapshot)
         return self._catalog
 
@@ -77,15 +80,15 @@ class Gateway:
         elif "haiku" not in call.model:
             self._last_model = call.model
         call.input_estimate = tokens.estimate(call.body)
-        strategy = catalog.snapshot.settings.get("rotation_strategy") or self._settings.rotation_strategy
-        dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._settings, self._load)
+        strategy = self._saved.rotation_strategy
+        dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._saved, self._load)
         began = time.time()
 
         def closed(answer: Answer) -> None:
             self._live.discard(answer)
             self._record(answer, key, began, client_ip)
 
-        answer = Answer(dispatch, request_id, self._settings.ping_interval, closed)
+        answer = Answer(dispatch, request_id, self._saved.ping_interval, closed)
         self._live.add(answer)
         return answer
 
@@ -102,7 +105,7 @@ class Gateway:
         """The row of a request that was let in, but has no answer to close: its body or its model was wrong."""
         if key:
             self._recorder.key_used(key.id, time.time(), 0, 0)
-        self._recorder.record(
+        self._log(
             {
                 "request_id": refusal.request_id,
                 "time": datetime.now(UTC),
@@ -125,7 +128,12 @@ class Gateway:
         usage = dispatch.meter.usage
         if key:
             self._recorder.key_used(key.id, began, usage.prompt_tokens, usage.output_tokens)
-        self._recorder.record(row(answer, key, began, client_ip))
+        self._log(row(answer, key, began, client_ip))
+
+    def _log(self, entry: Mapping[str, Any]) -> None:
+        """Unless a person saved ``enableRequestLog`` false; counters and limits go on."""
+        if self._snapshots.current().settings.get("enableRequestLog", True):
+            self._recorder.record(entry)
 
 
 def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> dict[str, Any]:
