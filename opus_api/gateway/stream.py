@@ -114,12 +114,12 @@ class ClientWatch:
         self._sock = sock
         self._patience = patience
         self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
-        self._watcher.start(self._look)
         self._timer: Any = None
+        self._look()  # a client that left while it queued costs no upstream call
 
     def _look(self) -> None:
-        # Runs in the hub. Bytes to read are the client's next request: they hide its end, so look at that from time to
-        # time; the watcher itself would fire without pause.
+        # Runs in the hub, but for the first time. Bytes to read are the client's next request: they hide its end, so
+        # look at that from time to time; the watcher itself would fire without pause.
         self._watcher.stop()
         try:
             gone = self._sock._sock.recv(1, 0x02 | 0x40) == b""  # MSG_PEEK | MSG_DONTWAIT

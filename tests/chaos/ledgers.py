@@ -63,6 +63,7 @@ class Ledgers:
     calls: tuple[Call, ...] = ()
     rows: tuple[Mapping[str, Any], ...] = ()  # of the request log
     done: tuple[Done, ...] = ()
+    told_after: float = 0.0  # seconds until another worker knows what one was told; there are two during a reload
     accounts: Mapping[str, int] = field(default_factory=dict)  # credential -> id in the database
     secrets_in: tuple[str, ...] = ()  # places outside of answers where a secret was found
     places_lost: int = 0  # of the accounts' caps, once everything had ended

@@ -17,6 +17,7 @@ from tests.chaos.ledgers import Call, Ledgers, Request
 
 COOLDOWN_GRACE = 0.05  # seconds until a 429 is known
 FREE_WITHIN = 1.0  # seconds until the upstream of an ended request is let go
+DRAIN = 12.0  # seconds that an old worker may still be there beside a new one
 KILL_GRACE = 1.0  # seconds around a kill -9 in which what ends, ended because of it
 
 
@@ -71,25 +72,64 @@ def content_of_one_call(ledgers: Ledgers) -> Iterator[str]:
 
 
 def no_call_inside_a_cooldown(ledgers: Ledgers) -> Iterator[str]:
-    """I4."""
+    """I4. Of calls whose account was certainly chosen after the cooldown was known: the machine may be slow."""
+    chosen = dict(_chosen_after(ledgers))
     by_account = defaultdict(list)
     for call in ledgers.calls:
         by_account[call.account].append(call)
-    for limit in ledgers.calls:
-        if limit.retry_after is None or limit.ended is None or limit.left:
-            continue
-        known, over = limit.ended + COOLDOWN_GRACE, limit.ended + limit.retry_after - COOLDOWN_GRACE
+    for limit, known in _cooldowns_known(ledgers):
+        assert limit.ended is not None
+        assert limit.retry_after is not None
+        if any(done.began <= known <= done.ended + DRAIN for done in ledgers.done if done.what in ("hup", "term")):
+            known += ledgers.told_after
+        over = limit.ended + limit.retry_after
         for call in by_account[limit.account]:
-            if known < call.began < over:
+            if chosen[call.number] > known + COOLDOWN_GRACE and call.began < over - COOLDOWN_GRACE:
                 yield f"I4 {call.tag}: {over - call.began:.2f} s before the end of the cooldown that {limit.tag} met"
+
+
+def _chosen_after(ledgers: Ledgers) -> Iterator[tuple[int, float]]:
+    """For each call, by number: a time before which its account cannot have been chosen."""
+    began = {request.tag: request.began for request in ledgers.requests}
+    for calls in _by_tag(ledgers.calls).values():
+        for before, call in zip([None, *calls], calls, strict=False):
+            ended = before.ended if before is not None else began.get(call.tag)
+            yield call.number, ended or call.began
+
+
+def _cooldowns_known(ledgers: Ledgers) -> Iterator[tuple[Call, float]]:
+    """Refusals that told a time, and when the gateway knew: its next step came after that. Without one, and around the
+    death of a worker, it may never have known."""
+    requests = {request.tag: request for request in ledgers.requests}
+    for calls in _by_tag(ledgers.calls).values():
+        for call, after in zip(calls, [*calls[1:], None], strict=False):
+            request = requests.get(call.tag)
+            if call.retry_after is None or call.ended is None or call.left or request is None:
+                continue
+            if after is not None:
+                known = after.began
+            elif request.end in ("complete", "error"):
+                known = request.ended
+            else:
+                continue
+            if not _near_a_kill(call.ended, known, ledgers):
+                yield call, known
+
+
+def _near_a_kill(began: float, ended: float, ledgers: Ledgers) -> bool:
+    kills = (done for done in ledgers.done if done.what == "kill")
+    return any(kill.began - KILL_GRACE <= ended and began <= kill.ended + KILL_GRACE for kill in kills)
 
 
 def nothing_left_in_flight(ledgers: Ledgers) -> Iterator[str]:
     """I5. Of calls, at the upstream; of places, by asking for all of them at once in the end."""
     ended = {request.tag: request.ended for request in ledgers.requests}
     for call in ledgers.calls:
-        if call.tag in ended and (call.ended is None or call.ended > ended[call.tag] + FREE_WITHIN):
-            late = "never" if call.ended is None else f"after {call.ended - ended[call.tag]:.1f} s"
+        if call.tag not in ended:
+            continue
+        unwanted = max(ended[call.tag], call.began)  # a client may leave before its request was even read
+        if call.ended is None or call.ended > unwanted + FREE_WITHIN:
+            late = "never" if call.ended is None else f"after {call.ended - unwanted:.1f} s"
             yield f"I5 {call.tag}: the upstream was let go {late}"
     if ledgers.places_lost:
         yield f"I5 {ledgers.places_lost} places of accounts are still taken"
@@ -106,14 +146,10 @@ def no_secret_seen(ledgers: Ledgers) -> Iterator[str]:
 
 def streams_end_in_their_protocol(ledgers: Ledgers) -> Iterator[str]:
     """I7. Whole answers and refusals, too. What ends with a worker that is killed is excused."""
-    kills = [done for done in ledgers.done if done.what == "kill"]
     for request in ledgers.requests:
         if request.end in ("complete", "error", "left"):
             continue
-        excused = request.end != "unended" and any(
-            kill.began - KILL_GRACE <= request.ended <= kill.ended + KILL_GRACE for kill in kills
-        )
-        if not excused:
+        if request.end == "unended" or not _near_a_kill(request.ended, request.ended, ledgers):
             yield f"I7 {request.tag}: {request.end} (status {request.status}) {request.error_type} {request.model}"
 
 

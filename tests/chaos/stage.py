@@ -22,7 +22,7 @@ from tests.gateway.conftest import BASE
 from tests.live import KEY, PASSWORD, Gateway, gateway
 from tests.processes import FLASK, clean, run
 
-PLACES = 8  # an account's cap
+PLACES = 16  # an account's cap
 ACCOUNTS = 5  # of each provider
 
 # Little patience, so that a run of seconds meets every limit.
@@ -42,6 +42,7 @@ class Stage:
     folder: Path
     database_url: str
     monkey: Monkey
+    shared: bool
     accounts: dict[str, int] = field(default_factory=dict)  # credential -> id
     runs: int = 0
 
@@ -51,8 +52,7 @@ class Stage:
 
     def run(self, jobs: Sequence[Job], acts: Sequence[Act] = (), at_once: int = 200) -> Ledgers:
         """Let the swarm and the monkey loose; what everybody wrote down, once all has ended."""
-        with self.monkey.loose(acts):
-            requests = self.swarm(jobs, at_once)
+        requests = self.swarm(jobs, at_once, acts)
         lost = self._places_lost()
         calls = ledgers.read_calls(self.folder / "calls")
         rows = self._rows_of(requests)
@@ -61,17 +61,24 @@ class Stage:
             calls=tuple(call for call in calls if not call.tag.startswith("place-")),
             rows=tuple(rows),
             done=tuple(self.monkey.done),
+            told_after=0.0 if self.shared else 1.5,
             accounts=self.accounts,
             secrets_in=tuple(self._where_secrets_are()),
             places_lost=lost,
         )
 
-    def swarm(self, jobs: Sequence[Job], at_once: int = 200) -> tuple[ledgers.Request, ...]:
+    def swarm(self, jobs: Sequence[Job], at_once: int, acts: Sequence[Act] = ()) -> tuple[ledgers.Request, ...]:
         self.runs += 1
         plan, ledger = self.folder / f"plan{self.runs}", self.folder / f"requests{self.runs}"
         told = {"port": self.gateway.port, "key": KEY, "secrets": self.secrets, "at_once": at_once}
         plan.write_text(json.dumps({**told, "jobs": [asdict(job) for job in jobs]}))
-        subprocess.run([sys.executable, "-m", "tests.chaos.swarm", plan, ledger], cwd=ROOT, env=clean({}), check=True)
+        command = [sys.executable, "-m", "tests.chaos.swarm", plan, ledger]
+        process = subprocess.Popen(command, cwd=ROOT, env=clean({}), stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline() == b"started\n"
+            with self.monkey.loose(acts):
+                assert process.wait() == 0
         return ledgers.read_requests(ledger)
 
     def _places_lost(self) -> int:
@@ -148,7 +155,7 @@ def stage(migrated: Path, shared: bool = False, **settings: str) -> Iterator[Sta
             else f"sqlite:///{live.database}"
         )
         sqlite = None if database else live.database
-        found = Stage(live, folder, url, Monkey(live.process.pid, sqlite, database, redis))
+        found = Stage(live, folder, url, Monkey(live.process.pid, sqlite, database, redis), shared)
         for provider, models in GLOBS.items():
             for n in range(ACCOUNTS):
                 fields = {"base_url": upstream + BASE[provider], "max_concurrency": PLACES, "models": models}

@@ -2,6 +2,7 @@
 
     python -m tests.chaos.swarm PLAN LEDGER
 
+Prints "started" when its clock begins.
 The plan is JSON: ``port``, ``key``, ``secrets`` (none of which may be seen), ``at_once`` (how many run at most), and
 ``jobs`` as in ``plan.Job``. A ledger line is a ``ledgers.Request``.
 """
@@ -234,6 +235,8 @@ def run(plan: dict[str, Any], ledger: Any) -> None:
     if any(entry["via"] == "sdk" for entry in plan["jobs"]):
         _ = swarm.anthropic, swarm.openai  # loaded before the clock starts
     pool = gevent.pool.Pool(plan["at_once"])
+    sys.stdout.write("started\n")
+    sys.stdout.flush()
     start = time.monotonic()
     for entry in plan["jobs"]:
         job = Job(**entry)

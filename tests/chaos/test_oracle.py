@@ -49,6 +49,10 @@ def row(**changes: Any) -> Ledgers:
     return replace(FINE, rows=({**ROW, **changes}, REFUSED_ROW))
 
 
+# The same account is chosen again after its 429 was known.
+EARLY = replace(call(began=6.9), requests=(replace(REQUEST, began=6.0), REFUSED))
+
+
 def test_a_ledger_in_which_all_is_well_has_no_violation() -> None:
     assert violations(FINE) == []
 
@@ -66,7 +70,10 @@ def test_a_ledger_in_which_all_is_well_has_no_violation() -> None:
         (request(text=WORDS.replace("q1.1.3 ", "")), "I3 q1: complete with 5 of 6 words"),
         (request(text=WORDS.replace("q1.1", "q1.2")), "I3 q1: words that no call has said"),
         (request(text=WORDS.replace("q1.1.2", "q1.1.1")), "I3 q1: not the words of one call"),
-        (call(began=6.9), "I4 q1: 0.15 s before the end of the cooldown that q2 met"),
+        (
+            replace(call(began=6.9), requests=(replace(REQUEST, began=6.0), REFUSED)),
+            "I4 q1: 0.20 s before the end of the cooldown that q2 met",
+        ),
         (call(ended=12.1), "I5 q1: the upstream was let go after 1.1 s"),
         (call(ended=None), "I5 q1: the upstream was let go never"),
         (replace(FINE, places_lost=2), "I5 2 places of accounts are still taken"),
@@ -88,8 +95,9 @@ def test_each_invariant_can_fail(ledgers: Ledgers, said: str) -> None:
     "excused",
     [
         lambda: call(began=7.1),  # the cooldown is over
-        lambda: call(began=5.12),  # it was on its way already
+        lambda: replace(call(began=6.0), requests=(replace(REQUEST, began=5.0), REFUSED)),  # chosen before that
         lambda: replace(call(began=6.0, account="sk-b"), rows=({**ROW, "account_id": 4}, REFUSED_ROW)),
+        lambda: replace(EARLY, told_after=1.5, done=(Done("hup", 4.0, 4.0),)),  # by the other worker
         lambda: replace(row(outcome="client_gone", attempts=2), requests=(replace(REQUEST, end="left"), REFUSED)),
         lambda: replace(request(end="dropped", text="", request_id="", ended=10.6), done=(KILL,)),
     ],

@@ -4,6 +4,7 @@ import json
 import socket
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.fakes.upstream import FOREVER, Asked, Reply, refused, spoken
@@ -64,6 +65,24 @@ def test_a_client_that_has_sent_more_is_seen_leaving_all_the_same(stage: Stage, 
     client.close()
     wait_until(lambda: asked.gone_at, 1.0)
     assert stage.gateway.row_of(model)["outcome"] == "client_gone"
+
+
+def test_a_client_that_left_while_it_queued_costs_no_upstream_call(stage: Stage) -> None:
+    model = unique("model")
+    account = stage.account("anthropic", model)
+    assert stage.gateway.ask(model).status == 200  # a connection is at hand: sending would take no time
+    sent = json.dumps(body(model, stream=True)).encode()
+    workers = psutil.Process(stage.gateway.process.pid).children()
+    for worker in workers:
+        worker.suspend()
+    with socket.create_connection(("127.0.0.1", stage.gateway.port)) as client:
+        head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Length: {len(sent)}\r\n\r\n"
+        client.sendall(head.encode() + sent)
+    for worker in workers:
+        worker.resume()
+    rows = wait_until(lambda: len(found := stage.gateway.rows("model = ?", model)) == 2 and found)
+    assert [row["outcome"] for row in rows] == ["ok", "client_gone"]
+    assert len(stage.asked(account)) == 1
 
 
 def test_a_refused_credential_is_counted_apart_from_passing_trouble(stage: Stage) -> None:
