@@ -33,6 +33,8 @@ logs_group = AppGroup("logs", help="The request log.")
 
 
 def register(app: Flask) -> None:
+    from opus_api import cli_transfer  # noqa: F401 - adds its commands to accounts_group
+
     for group in (users_group, keys_group, accounts_group, models_group, logs_group):
         app.cli.add_command(group)
 
@@ -69,7 +71,7 @@ def _fail(sentence: str) -> Any:
     sys.exit(1)
 
 
-def _secret(from_stdin: bool, prompt: str, confirm: bool = False) -> str:
+def secret(from_stdin: bool, prompt: str, confirm: bool = False) -> str:
     """One line of standard input, or what a person types."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
@@ -137,7 +139,7 @@ def users_delete(name: str) -> tuple[Any, str]:
 
 
 def _password(from_stdin: bool) -> str:
-    password = _secret(from_stdin, "Password", confirm=True)
+    password = secret(from_stdin, "Password", confirm=True)
     if not password:
         raise FieldError("password", "is required; pipe it in and say --password-stdin.")
     return password
@@ -204,7 +206,7 @@ def accounts_add(
     """Add an account; it is saved even when its provider cannot be reached."""
     provider = account_fields.provider(provider)
     if not api_key and (api_key_stdin or _needs_key(provider)):
-        api_key = _secret(api_key_stdin, "API key")
+        api_key = secret(api_key_stdin, "API key")
     data: dict[str, Any] = {
         "provider": provider,
         "api_key": api_key,
@@ -212,8 +214,8 @@ def accounts_add(
         "model_map": dict(_pair(pair) for pair in mapped),
         "options": dict(account_fields.option_from_text(provider, word) for word in options),
     }
-    first = all(account.provider != provider for account in _service().all())
-    account = _service().create(data | plain)
+    first = all(account.provider != provider for account in service().all())
+    account = service().create(data | plain)
     return accounts.as_json(account), _added(account, first)
 
 
@@ -246,7 +248,7 @@ def _added(account: Account, first: bool) -> str:
 @command(accounts_group, "list")
 def accounts_list() -> tuple[Any, str]:
     """List accounts."""
-    rows = [accounts.as_json(account) for account in _service().all()]
+    rows = [accounts.as_json(account) for account in service().all()]
     shown = ([r["id"], r["provider"], r["name"], r["state"], r["state_reason"], r["usage_count"]] for r in rows)
     return _list(rows), _table(shown, ("ID", "PROVIDER", "NAME", "STATE", "REASON", "USED"))
 
@@ -255,8 +257,8 @@ def accounts_list() -> tuple[Any, str]:
 @click.argument("names", nargs=-1)
 def accounts_validate(names: tuple[str, ...]) -> tuple[Any, str]:
     """Ask the providers whether credentials work; without a name, of all accounts."""
-    result = _service().validate_all(_named(names))
-    by_id = {account.id: account for account in _service().all()}
+    result = service().validate_all(_named(names))
+    by_id = {account.id: account for account in service().all()}
     rows = ([by_id[r["id"]].name, r["state"], f"{r['latency_ms']} ms", r["message"]] for r in result["results"])
     return result, _table(rows, ("NAME", "STATE", "TOOK", "ANSWER"))
 
@@ -265,21 +267,21 @@ def accounts_validate(names: tuple[str, ...]) -> tuple[Any, str]:
 @click.argument("names", nargs=-1)
 def accounts_reset(names: tuple[str, ...]) -> tuple[Any, str]:
     """Clear cooling and counters; without a name, of all accounts."""
-    return _each(names, _service().reset, "Reset")
+    return _each(names, service().reset, "Reset")
 
 
 @command(accounts_group, "enable")
 @click.argument("names", nargs=-1, required=True)
 def accounts_enable(names: tuple[str, ...]) -> tuple[Any, str]:
     """Let accounts be used again."""
-    return _each(names, _service().enable, "Enabled")
+    return _each(names, service().enable, "Enabled")
 
 
 @command(accounts_group, "disable")
 @click.argument("names", nargs=-1, required=True)
 def accounts_disable(names: tuple[str, ...]) -> tuple[Any, str]:
     """Take accounts out until they are enabled."""
-    return _each(names, _service().disable, "Disabled")
+    return _each(names, service().disable, "Disabled")
 
 
 @command(accounts_group, "delete")
@@ -288,28 +290,28 @@ def accounts_delete(names: tuple[str, ...]) -> tuple[Any, str]:
     """Delete accounts with their credentials."""
     rows = [accounts.as_json(account) for account in _named(names)]
     for row in rows:
-        _service().delete(row["id"])
+        service().delete(row["id"])
     return _list(rows), f"Deleted {', '.join(row['name'] for row in rows)}."
 
 
-def _service() -> accounts.Accounts:
+def service() -> accounts.Accounts:
     service: accounts.Accounts = current_app.extensions["accounts"]
     return service
 
 
 def _named(names: tuple[str, ...]) -> list[Account]:
     """All of them when no name is given. A name may be PROVIDER/NAME. Raises NotFound, Conflict."""
-    return [_account(name) for name in names] if names else list(_service().all())
+    return [_account(name) for name in names] if names else list(service().all())
 
 
 def _account(name: str) -> Account:
     provider, slash, rest = name.partition("/")
     if slash and provider in UPSTREAMS:
         try:
-            return _service().named(rest, provider)
+            return service().named(rest, provider)
         except NotFound:  # a name may hold a slash of its own
             pass
-    return _service().named(name)
+    return service().named(name)
 
 
 def _each(names: tuple[str, ...], change: Callable[[int], Account], done: str) -> tuple[Any, str]:

@@ -35,8 +35,8 @@ class Keyring:
             ) from None
 
     def rotate(self, token: str) -> str:
-        """The same text under the primary key."""
-        return self._fernet.rotate(token.encode()).decode()
+        """The same text under the primary key. Raises ConfigError when no key fits."""
+        return self.encrypt(self.decrypt(token))
 
 
 def derive(secret: bytes, purpose: str) -> bytes:
@@ -45,10 +45,15 @@ def derive(secret: bytes, purpose: str) -> bytes:
 
 
 def keyring(settings: Settings) -> Keyring:
-    """ENCRYPTION_KEYS, else from SECRET_KEY or JWT_SECRET, else from DATA_DIR/secret.key. Raises ConfigError."""
+    """ENCRYPTION_KEYS, else from SECRET_KEY or JWT_SECRET, else from DATA_DIR/secret.key. Raises ConfigError.
+
+    With ENCRYPTION_KEYS, the key that was used before them is still read with, so that one can move to them.
+    """
     if settings.encryption_keys:
+        secret = (settings.secret_key or settings.jwt_secret).encode() or _present_secret(settings)
+        former = [base64.urlsafe_b64encode(derive(secret, "credentials"))] if secret else []
         try:
-            return Keyring([key.encode() for key in settings.encryption_keys])
+            return Keyring([*(key.encode() for key in settings.encryption_keys), *former])
         except ValueError:
             raise ConfigError(
                 "ENCRYPTION_KEYS must hold Fernet keys: 32 bytes in url-safe base64, separated by commas."
@@ -70,6 +75,11 @@ def _secret_file(settings: Settings) -> bytes:
         return _make_secret_file(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be used ({error.strerror}); make DATA_DIR writable for this user.") from None
+
+
+def _present_secret(settings: Settings) -> bytes:
+    path = settings.data_dir / "secret.key"
+    return _read_secret(path) if path.exists() else b""
 
 
 def _read_secret(path: Path) -> bytes:

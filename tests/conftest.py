@@ -24,6 +24,7 @@ from opus_api.extensions import db
 from opus_api.models import User
 from opus_api.services import users
 from opus_api.web.signed_in import issue_token
+from tests.commands import Commands
 
 PASSWORD = "correct horse battery"
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
@@ -84,6 +85,11 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def runner(app: Flask) -> FlaskCliRunner:
     return app.test_cli_runner()
+
+
+@pytest.fixture
+def flask(runner: FlaskCliRunner) -> Commands:
+    return Commands(runner)
 
 
 @pytest.fixture(scope="session")

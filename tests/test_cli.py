@@ -1,52 +1,19 @@
 """The operator's commands: what they print, as text and as JSON, and one line when something is wrong."""
 
-import json
 from typing import Any
 
 import pytest
-from click.testing import Result
 from flask import Flask
-from flask.testing import FlaskCliRunner
 
 from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession
 from opus_api.services import users
 from opus_api.services.login_throttle import LoginThrottle
+from tests.commands import Commands
 from tests.conftest import PASSWORD, Provider
 
 BENCH_KEY = "sk-bench-0123456789abcdef"
-
-
-class Commands:
-    def __init__(self, runner: FlaskCliRunner):
-        self._runner = runner
-
-    def run(self, *words: str, stdin: str | None = None) -> Result:
-        result = self._runner.invoke(args=list(words), input=stdin)
-        db.session.expire_all()
-        return result
-
-    def text(self, *words: str, stdin: str | None = None) -> str:
-        """What a person reads; the command must succeed."""
-        result = self.run(*words, stdin=stdin)
-        assert (result.exit_code, result.stderr) == (0, "")
-        return result.stdout.removesuffix("\n")
-
-    def json(self, *words: str, stdin: str | None = None) -> Any:
-        return json.loads(self.text(*words, "--json", stdin=stdin))
-
-    def error(self, *words: str, stdin: str | None = None) -> str:
-        """The one line of a command that fails."""
-        result = self.run(*words, stdin=stdin)
-        assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.count("\n") == 1
-        return result.stderr.rstrip("\n")
-
-
-@pytest.fixture
-def flask(runner: FlaskCliRunner) -> Commands:
-    return Commands(runner)
 
 
 # --- users

@@ -1,6 +1,7 @@
 """Accounts: what may be done with them, and their JSON. Credentials never leave whole."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from opus_api.wire.errors import Conflict, NotFound
 log = logging.getLogger(__name__)
 
 AT_ONCE = 5  # validations that run at the same time
+LOOK_SECONDS = 10.0
 
 
 class Accounts:
@@ -57,6 +59,12 @@ class Accounts:
 
         Raises FieldError, and Conflict when the provider has an account of this name.
         """
+        account = self.made(data, user_id)
+        self.add([account])
+        return self._look(account)
+
+    def made(self, data: Mapping[str, Any], user_id: int | None) -> Account:
+        """A checked account that nobody has saved yet. Raises FieldError."""
         provider = account_fields.provider(data.get("provider", "morph"))
         given = {field: value for field, value in data.items() if field not in ("provider", "state")}
         columns = account_fields.checked(provider, given, self._settings)
@@ -64,10 +72,13 @@ class Accounts:
         # State written out, because a column's default is there only once the row is.
         account = Account(provider=provider, user_id=user_id, state="active", state_version=0, **columns)
         _switch(account, data.get("state"))
+        return account
+
+    def add(self, accounts: Sequence[Account]) -> None:
+        """Save new accounts, all or none. Raises Conflict when the provider of one has an account of its name."""
         settings.put(settings.REAL_ACCOUNT_SEEN, True)
-        db.session.add(account)
-        self._save(account)
-        return self._look(account)
+        db.session.add_all(accounts)
+        self._save(accounts[-1])
 
     def update(self, account_id: int, data: Mapping[str, Any]) -> Account:
         """Change the fields that are given. Raises NotFound, FieldError, Conflict."""
@@ -144,6 +155,14 @@ class Accounts:
         results = [self._apply(answer) for answer in answers if db.session.get(Account, answer.asked.account_id)]
         valid = sum(result["is_valid"] for result in results)
         return {"total": len(results), "valid": valid, "invalid": len(results) - valid, "results": results}
+
+    def look_at(self, accounts: Sequence[Account], seconds: float = LOOK_SECONDS) -> None:
+        """Ask about accounts that were just saved, for so long; a job asks about those that are left."""
+        give_up = time.monotonic() + seconds
+        ids = [account.id for account in accounts]
+        while ids and time.monotonic() < give_up:
+            some, ids = ids[:AT_ONCE], ids[AT_ONCE:]
+            self.validate_all([self.get(account_id) for account_id in some])
 
     def stats(self) -> dict[str, Any]:
         accounts = self.all()

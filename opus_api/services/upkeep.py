@@ -43,6 +43,14 @@ def validate_accounts(means: Means) -> str:
     return f"{result['valid']} accounts valid, {result['invalid']} invalid"
 
 
+def look_at_new_accounts(means: Means) -> str:
+    """Those that were saved many at once, or while their provider was away."""
+    since = now() - timedelta(hours=1)
+    new = [account for account in means.accounts.all() if account.last_validated is None and account.created_at > since]
+    means.accounts.look_at([account for account in new if account.state == "active"], MINUTE / 2)
+    return f"{len(new)} new accounts"
+
+
 def probe_invalid_accounts(means: Means) -> str:
     due = [account.id for account in _due(now())]
     result = means.accounts.validate_all([means.accounts.get(account_id) for account_id in due])
@@ -64,6 +72,7 @@ def purge_ip_rules(means: Means) -> str:
 
 JOBS = (
     Job("validate_accounts", HOUR, validate_accounts),
+    Job("look_at_new_accounts", MINUTE, look_at_new_accounts),
     Job("probe_invalid_accounts", MINUTE, probe_invalid_accounts),
     Job("purge_logs", HOUR, purge_logs),
     Job("purge_sessions", HOUR, purge_sessions),

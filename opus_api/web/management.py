@@ -1,14 +1,15 @@
 """Blueprint ``management``: the /v2 interface for programs that run a pool of accounts."""
 
-from flask import Blueprint, current_app, jsonify
+from flask import Blueprint, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from opus_api.services import audit, ip_rules, jobs, saved_settings, users
+from opus_api.services import audit, ip_rules, jobs, saved_settings, transfer, users
 from opus_api.services.saved_settings import Person
 from opus_api.services.settings import Installation
 from opus_api.web import cookies
 from opus_api.web.bodies import json_object, never_stored
 from opus_api.web.signed_in import caller, signed_in
+from opus_api.wire.errors import Forbidden
 
 bp = Blueprint("management", __name__, url_prefix="/v2")
 bp.after_request(never_stored)
@@ -17,6 +18,32 @@ bp.after_request(never_stored)
 bp.get("/accounts")(cookies.index)
 bp.post("/accounts")(cookies.create)
 bp.delete("/accounts/<int:account_id>")(cookies.delete)
+
+
+@bp.post("/accounts/feed")
+@signed_in
+def feed_accounts() -> ResponseReturnValue:
+    """Many at once: valid rows are saved, bad ones reported."""
+    return jsonify(transfer.feed(cookies.accounts(), json_object(), caller().user.id))
+
+
+@bp.post("/accounts/import")
+@signed_in
+def import_accounts() -> ResponseReturnValue:
+    """What an export with secrets holds; what is here already stays as it is."""
+    return jsonify(transfer.import_(cookies.accounts(), json_object(), caller().user.id))
+
+
+@bp.get("/accounts/export")
+@signed_in
+def export_accounts() -> ResponseReturnValue:
+    """All accounts; with their credentials only for a person who just gave the password again."""
+    with_secrets = request.args.get("secrets", "0") not in ("0", "", "false")
+    if with_secrets:
+        if not users.is_confirmed(caller().session):
+            raise Forbidden("Confirm your password first: POST /api/auth/confirm.")
+        transfer.note_export(caller().user.username)
+    return jsonify(transfer.export(cookies.accounts(), with_secrets))
 
 
 @bp.post("/accounts/reset")

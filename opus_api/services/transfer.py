@@ -1,0 +1,145 @@
+"""Many accounts at once: export, import from an export, feed by a program. What is here already is never made twice."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+
+from opus_api.extensions import db
+from opus_api.models import Account, Change, now
+from opus_api.services import account_fields, audit
+from opus_api.services.accounts import Accounts, as_json
+from opus_api.services.values import FieldError, rfc3339
+from opus_api.upstreams import UPSTREAMS
+from opus_api.wire import jsons
+from opus_api.wire.errors import ApiError, Conflict, InvalidRequest, RateLimited, Unprocessable
+from opus_api.wire.http import Flow, HttpRequest, HttpResponse
+
+FORMAT, VERSION = "opus-api-accounts", 1
+MOST = 1000  # accounts of one request
+EXPORTS_PER_HOUR = 3  # with secrets
+EXPORTED = "accounts exported with secrets"
+# What a person set; states and counters belong to this installation.
+SETTINGS = ("provider", "name", "base_url", "models", "model_map", "options", "priority", "max_concurrency")
+
+
+def export(accounts: Accounts, with_secrets: bool) -> dict[str, Any]:
+    """All accounts as ``import_`` reads them; without secrets, their last characters."""
+    rows = [_row(account, with_secrets) for account in accounts.all()]
+    head = {"format": FORMAT, "version": VERSION, "exported_at": rfc3339(now()), "secrets": with_secrets}
+    return {**head, "accounts": rows}
+
+
+def note_export(who: str) -> None:
+    """Audit an export with secrets before it happens. Raises RateLimited."""
+    recent = select(func.count()).where(Change.what == EXPORTED, Change.created_at > now() - timedelta(hours=1))
+    if (db.session.scalar(recent) or 0) >= EXPORTS_PER_HOUR:
+        raise RateLimited(
+            f"Accounts may be exported with secrets {EXPORTS_PER_HOUR} times an hour.", {"retry-after": "3600"}
+        )
+    audit.note(who, EXPORTED)
+    db.session.commit()
+
+
+def _row(account: Account, with_secrets: bool) -> dict[str, Any]:
+    shown = as_json(account)
+    row = {name: shown[name] for name in SETTINGS} | {"state": "disabled" if account.state == "disabled" else "active"}
+    if not with_secrets:
+        return row | {"api_key_hint": shown["api_key_hint"], "session_key_hint": shown["session_key_hint"]}
+    secrets = {name: value for name in account_fields.SECRETS if (value := getattr(account, name))}
+    return row | secrets | ({"proxy": account.proxy} if account.proxy else {})
+
+
+def pull(url: str, username: str, password: str) -> Flow[dict[str, Any]]:
+    """Sign in at another installation and ask for its export. Raises InvalidRequest with what it said."""
+    base = url.rstrip("/")
+    login = yield _request("POST", f"{base}/api/auth/login", {"username": username, "password": password})
+    token = str(_answer(base, login)["token"])
+    _answer(base, (yield _request("POST", f"{base}/api/auth/confirm", {"password": password}, token)))
+    found = _answer(base, (yield _request("GET", f"{base}/v2/accounts/export?secrets=1", None, token)))
+    yield _request("POST", f"{base}/api/auth/logout", {}, token)
+    return found
+
+
+def _request(method: str, url: str, body: Mapping[str, Any] | None, token: str = "") -> HttpRequest:
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+    return HttpRequest(method, url, headers, None if body is None else jsons.dumps(body))
+
+
+def _answer(base: str, response: HttpResponse) -> dict[str, Any]:
+    """Raises InvalidRequest when the other side refused, or is no installation of ours."""
+    try:
+        body = jsons.loads(response.body or b"{}")
+    except jsons.JsonError:
+        body = None
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"{base} does not answer as an installation of Opus API.")
+    if response.status >= 300:
+        error = body.get("error")
+        said = error.get("message") if isinstance(error, dict) else None
+        raise InvalidRequest(f"{base} refused ({response.status}): {said or 'without a reason'}")
+    return body
+
+
+def import_(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -> dict[str, Any]:
+    """Take in what ``export`` gave, as often as one likes. Raises Unprocessable when that is no export, or one without
+    secrets, whose accounts could not serve."""
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise Unprocessable(f"format: must be {FORMAT!r}, version {VERSION}, as the export of accounts gives it.")
+    if document.get("secrets") is not True:
+        raise Unprocessable("secrets: this export holds no credentials; export again with secrets=1.")
+    return feed(accounts, document, user_id)
+
+
+def feed(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -> dict[str, Any]:
+    """``{"accounts": […]}`` -> ``{"created", "skipped", "errors": [{"index", "message"}]}``: valid rows land.
+
+    A row whose credential an account has already is skipped. Raises FieldError when there is no list.
+    """
+    rows = document.get("accounts")
+    if not isinstance(rows, list) or len(rows) > MOST:
+        raise FieldError("accounts", f"must be a list of at most {MOST} accounts.")
+    here = Here(accounts)
+    errors = []
+    for index, row in enumerate(rows):
+        try:
+            here.take(row, user_id)
+        except ApiError as error:
+            errors.append({"index": index, "message": error.message})
+    if here.new:
+        accounts.add(here.new)
+        accounts.look_at(here.new)
+    return {"created": len(here.new), "skipped": len(rows) - len(here.new) - len(errors), "errors": errors}
+
+
+class Here:
+    """The accounts that are here, and those that are about to be."""
+
+    def __init__(self, accounts: Accounts):
+        self._accounts = accounts
+        known = accounts.all()
+        self._identities = {_identity(account) for account in known}
+        self._names = {(account.provider, account.name) for account in known}
+        self.new: list[Account] = []
+
+    def take(self, row: Any, user_id: int | None) -> None:
+        """Raises FieldError, Conflict, Unprocessable."""
+        if not isinstance(row, dict):
+            raise Unprocessable("must be an object.")
+        account = self._accounts.made(row, user_id)
+        if _identity(account) in self._identities:
+            return
+        if (account.provider, account.name) in self._names:
+            raise Conflict(f"name: {account.provider} has an account named {account.name!r} with another credential.")
+        self._identities.add(_identity(account))
+        self._names.add((account.provider, account.name))
+        self.new.append(account)
+
+
+def _identity(account: Account) -> tuple[str, ...]:
+    """What makes two accounts the same: where they go and as whom; without a credential, their names."""
+    upstream = UPSTREAMS.get(account.provider)
+    base_url = account.base_url or (upstream.default_base_url if upstream else "")
+    credential = account.api_key or account.refresh_token or f"name {account.name}"
+    return account.provider, base_url, credential
