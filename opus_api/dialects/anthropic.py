@@ -76,7 +76,8 @@ def error_event(error: ApiError, request_id: str) -> bytes:
 
 
 def _error(error: ApiError, request_id: str) -> dict[str, Any]:
-    detail: dict[str, Any] = {"type": error.type, "message": error.message}
+    kind = "rate_limit_error" if error.status == 429 else error.type  # also of spent credit: only OpenAI tells the two
+    detail: dict[str, Any] = {"type": kind, "message": error.message}
     if error.details:
         detail["details"] = error.details
     return {"type": "error", "error": detail, "request_id": request_id}

@@ -97,9 +97,8 @@ def exhausted(last: Failure | None, outlook: Outlook, model: str) -> ApiError:
     if outlook.absent or (last is not None and last.verdict is Verdict.NO_MODEL):
         return NotFound(f"model: {model}")
     if outlook.rate_only and not outlook.busy:
-        return ApiError(
-            429, "rate_limit_error", "all upstream accounts have reached their limits", _retry_headers(outlook)
-        )
+        kind = "billing_error" if last is not None and last.verdict is Verdict.QUOTA else "rate_limit_error"
+        return ApiError(429, kind, "all upstream accounts have reached their limits", _retry_headers(outlook))
     return ApiError(529, "overloaded_error", "no upstream account available", _retry_headers(outlook))
 
 

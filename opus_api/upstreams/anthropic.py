@@ -101,7 +101,7 @@ class Anthropic:
         failure = judge(response.status, message_of(response), response.headers, credentials)
         failure.details = details_of(response, credentials)
         if failure.verdict is Verdict.RATE and failure.retry_after is None:
-            failure.verdict, failure.retry_after = Verdict.QUOTA, SPEND_CAP_WAIT
+            failure.verdict, failure.type, failure.retry_after = Verdict.QUOTA, "billing_error", SPEND_CAP_WAIT
         return failure
 
     def probe(self, credentials: Credentials) -> Flow[Probe]:

@@ -117,6 +117,7 @@ class _Converter:
         texts: list[str] = []
         calls: list[Body] = []
         thinking: list[str] = []
+        before: list[Part] = []
         for at, block in turn.blocks:
             match block["type"]:
                 case "text":
@@ -127,6 +128,9 @@ class _Converter:
                     thinking.append(block["thinking"])
                 case "redacted_thinking":
                     pass
+                case "compaction":  # sums up what the user and the model said so far
+                    self._call.warn("server_blocks")
+                    before += _text_part(readable(block.get("content")))
                 case _:
                     texts.append(self._server_text(block))
         self._order = {call["id"]: position for position, call in enumerate(calls)}
@@ -135,7 +139,8 @@ class _Converter:
             message["tool_calls"] = calls
         if thinking and self._options["replay_reasoning"]:
             message["reasoning_content"] = "".join(thinking)
-        return [message] if message["content"] or calls else []
+        said = [message] if message["content"] or calls else []
+        return self._user_message([part for part in before if part["text"]]) + said
 
     def _tool_call(self, block: Block, at: Path) -> Body:
         try:
@@ -152,8 +157,8 @@ class _Converter:
         self._call.warn("server_blocks")
         kind = block["type"]
         text = readable(block.get("content"))
-        if not text or kind == "compaction":
-            return text
+        if not text:
+            return ""
         return f"[{kind.removesuffix('_tool_result')} results]\n{text}\n"
 
     def user(self, turn: Turn) -> list[Body]:

@@ -15,7 +15,7 @@ from opus_api.wire.http import HttpResponse
 BY_STATUS: Mapping[int, tuple[Verdict, int, str]] = {
     400: (Verdict.CLIENT, 400, "invalid_request_error"),
     401: (Verdict.AUTH, 529, "overloaded_error"),
-    402: (Verdict.QUOTA, 429, "rate_limit_error"),
+    402: (Verdict.QUOTA, 429, "billing_error"),
     403: (Verdict.AUTH, 529, "overloaded_error"),
     404: (Verdict.NO_MODEL, 404, "not_found_error"),
     408: (Verdict.TRANSIENT, 504, "timeout_error"),

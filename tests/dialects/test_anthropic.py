@@ -61,6 +61,11 @@ def test_an_error_looks_the_same_as_a_body_and_as_an_event(error: ApiError) -> N
     assert anthropic.status(error) == error.status
 
 
+def test_spent_credit_of_an_upstream_is_a_limit() -> None:
+    error = json.loads(anthropic.error_body(ApiError(429, "billing_error", "spent"), "req_1"))["error"]
+    assert error == {"type": "rate_limit_error", "message": "spent"}
+
+
 def test_a_message_is_rendered_as_it_is() -> None:
     message = {"id": "m", "content": [], "something_new": 1}
     assert json.loads(anthropic.render(anthropic.parse(BODY, {}), message)) == message

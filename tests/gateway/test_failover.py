@@ -227,7 +227,7 @@ def test_when_all_have_reached_their_limits_the_client_waits_for_the_soonest(
         (refusing(504), (504, "timeout_error"), (504, "server_error")),
         (refusing(401), (529, "overloaded_error"), (503, "server_error")),
         (refusing(403), (529, "overloaded_error"), (503, "server_error")),
-        (refusing(402, retry_after="60"), (429, "rate_limit_error"), (429, "rate_limit_error")),
+        (refusing(402, retry_after="60"), (429, "rate_limit_error"), (429, "insufficient_quota")),
         (refusing(404), (404, "not_found_error"), (404, "invalid_request_error")),
         (Reply(200, b"<html>"), (502, "api_error"), (502, "server_error")),
         (json_error(500), (502, "api_error"), (502, "server_error")),

@@ -81,7 +81,7 @@ def test_a_spent_credit_comes_as_a_400() -> None:
     message = "Your credit balance is too low to access the Anthropic API."
     error = json.dumps({"type": "error", "error": {"type": "invalid_request_error", "message": message}}).encode()
     failure = ANTHROPIC.failure(HttpResponse(400, {}, error), EXCHANGE.credentials)
-    assert (failure.verdict, failure.status, failure.type) == (Verdict.QUOTA, 429, "rate_limit_error")
+    assert (failure.verdict, failure.status, failure.type) == (Verdict.QUOTA, 429, "billing_error")
 
 
 # ---- reading along

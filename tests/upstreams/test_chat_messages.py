@@ -302,7 +302,6 @@ SERVER: dict[str, tuple[Body, str]] = {
         {"type": "mcp_tool_result", "tool_use_id": "s", "content": [text("x")]},
         "[mcp results]\nx\na",
     ),
-    "a summary": ({"type": "compaction", "content": "Before: x. "}, "Before: x. a"),
     "something new": ({"type": "new_block", "x": 1}, "a"),
 }
 
@@ -312,6 +311,13 @@ def test_of_server_tools_the_readable_text_stays(block: Body, sent: str) -> None
     call, body = converted(HELLO, assistant(block, text("a")))
     assert body[-1] == {"role": "assistant", "content": sent}
     assert call.warnings == ["server_blocks"]
+
+
+def test_a_summary_of_what_was_said_is_the_user_s() -> None:
+    call, body = converted(HELLO, assistant({"type": "compaction", "content": "Before: x."}, text("a")), HELLO)
+    assert body == [O_HELLO, o_user("Before: x."), {"role": "assistant", "content": "a"}, O_HELLO]
+    assert call.warnings == ["server_blocks"]
+    assert converted(HELLO, assistant({"type": "compaction", "content": None}, text("a")))[1][0] == O_HELLO
 
 
 WARNED: dict[str, tuple[Body, Any, str]] = {

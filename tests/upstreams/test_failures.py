@@ -1,3 +1,5 @@
+import json
+import time
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ NOW = 1_750_000_000.0
 STATUSES = {
     400: (Verdict.CLIENT, 400, "invalid_request_error"),
     401: (Verdict.AUTH, 529, "overloaded_error"),
-    402: (Verdict.QUOTA, 429, "rate_limit_error"),
+    402: (Verdict.QUOTA, 429, "billing_error"),
     403: (Verdict.AUTH, 529, "overloaded_error"),
     404: (Verdict.NO_MODEL, 404, "not_found_error"),
     408: (Verdict.TRANSIENT, 504, "timeout_error"),
@@ -166,6 +168,20 @@ INSIDE: dict[str, tuple[Any, tuple[str, int | None] | None]] = {
 def test_an_error_inside_a_success_is_found(body: Any, found: Any) -> None:
     assert error_in(body) == found
     assert (failure_in(body, CREDENTIALS) is None) == (found is None)
+
+
+@pytest.mark.parametrize("word", ["x", "sk-", "requested ", "9", "{", "maximum context length is 1 tokens "])
+def test_an_error_of_3_mb_is_judged_in_a_moment(word: str) -> None:
+    error = {"error": {"message": word * (3_000_000 // len(word)), "type": "server_error"}}
+    began = time.perf_counter()
+    for status in (400, 429, 500):
+        response = HttpResponse(status, {}, json.dumps(error).encode())
+        failure = judge(status, message_of(response), {}, CREDENTIALS)
+        assert len(failure.message) <= 2000
+    inside = failure_in(error, CREDENTIALS)
+    assert inside is not None
+    assert len(inside.message) <= 2000
+    assert time.perf_counter() - began < 2
 
 
 def test_an_error_without_a_status_is_a_bad_gateway() -> None:
