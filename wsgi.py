@@ -4,6 +4,7 @@ from gevent import monkey
 
 monkey.patch_all()  # the same world for commands as under gunicorn, which has done this before
 
+import atexit
 import sys
 
 from opus_api.config import ConfigError
@@ -19,3 +20,4 @@ else:
         app = create_app()
     except ConfigError as error:
         sys.exit(str(error))
+    atexit.register(app.extensions["recorder"].stop)  # for `flask run`; gunicorn's workers end before

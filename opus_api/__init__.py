@@ -68,7 +68,8 @@ def _services(app: Flask, settings: Settings) -> None:
 
     with app.app_context():
         engine = db.engine
-    transport, snapshots, recorder = Transport(settings), Snapshots(engine), Recorder(engine)
+    transport, snapshots = Transport(settings), Snapshots(engine)
+    recorder = Recorder(engine, settings.data_dir / "spool")
     state = MemoryState()
     accounts = Accounts(settings, transport, engine)
     app.extensions["transport"] = transport

@@ -5,23 +5,50 @@ hold each other up; another process (the CLI, a backup) can, and only for the le
 """
 
 import os
+import random
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 import sqlalchemy as sa
-from gevent import monkey
+from gevent import Timeout, monkey
 from gevent.socket import wait_read, wait_write
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api.config import ConfigError, Settings
 
-BUSY_TIMEOUT = 0.05  # seconds SQLite sleeps in C, stopping every greenlet, before it says "locked"
+BUSY_PAUSE = 0.01  # seconds between two looks whether SQLite's write lock is free
 BUSY_LIMIT = 5.0  # seconds in all that a writer waits for its turn
 ROUND_TRIP_LIMIT = 5.0  # seconds one wait for PostgreSQL may take, connecting included
+LET_OTHERS = (
+    0.001  # seconds between two parts of long work; after a sleep(0) gevent need not look at sockets and timers
+)
+SILENT_LIMIT = 1.0  # the same after such a wait was in vain, until the server answers again
+
+
+class TimedOut(SQLAlchemyError):
+    """The database did not answer within the time that the caller has."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raises TimedOut. Whether a commit that was under way has happened, nobody knows then."""
+    timer = Timeout(seconds)  # while it passes it is no Exception: SQLAlchemy throws the connection away
+    timer.start()
+    try:
+        yield
+    except Timeout as passed:
+        if passed is not timer:
+            raise
+        raise TimedOut(f"the database did not answer within {seconds:g} s") from None
+    finally:
+        timer.close()
 
 
 def engine_options(url: str) -> dict[str, Any]:
@@ -30,7 +57,8 @@ def engine_options(url: str) -> dict[str, Any]:
     options["hide_parameters"] = True  # an error's text must not carry what was to be stored
     if url.startswith("sqlite"):
         # The driver begins a transaction at the first write, with this word, so whoever has begun may also commit.
-        options["connect_args"] = {"timeout": BUSY_TIMEOUT, "isolation_level": "IMMEDIATE", "check_same_thread": False}
+        # It would wait for a lock in C, which stops every greenlet, so it does not wait at all: _when_free does.
+        options["connect_args"] = {"timeout": 0, "isolation_level": "IMMEDIATE", "check_same_thread": False}
     else:
         options["connect_args"] = {"connect_timeout": 5}
     return options
@@ -74,7 +102,7 @@ def _when_free(execute: Any, *arguments: Any) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
-        time.sleep(BUSY_TIMEOUT)  # gevent's in a patched process: others run at least half of the time
+        time.sleep(BUSY_PAUSE * random.uniform(0.5, 1.5))  # gevent's in a patched process; uneven, so nobody starves
 
 
 def make_psycopg2_cooperative() -> None:
@@ -83,14 +111,23 @@ def make_psycopg2_cooperative() -> None:
         psycopg2.extensions.set_wait_callback(_wait)
 
 
+class _Server:
+    """Whether the last wait for PostgreSQL was in vain: then the next ones need not take as long to find out."""
+
+    silent = False
+
+
 def _wait(connection: Any) -> None:
     """psycopg2 ignores connect_timeout once it waits by us, so each wait has its own limit."""
-    while True:
-        state = connection.poll()
-        if state == psycopg2.extensions.POLL_OK:
-            return
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         wait = wait_read if state == psycopg2.extensions.POLL_READ else wait_write
-        wait(connection.fileno(), timeout=ROUND_TRIP_LIMIT, timeout_exc=psycopg2.OperationalError("timed out"))
+        limit = SILENT_LIMIT if _Server.silent else ROUND_TRIP_LIMIT
+        try:
+            wait(connection.fileno(), timeout=limit, timeout_exc=psycopg2.OperationalError("timed out"))
+        except psycopg2.OperationalError:
+            _Server.silent = True
+            raise
+    _Server.silent = False
 
 
 def make_folder(settings: Settings) -> None:

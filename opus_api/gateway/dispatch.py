@@ -51,6 +51,7 @@ class Dispatch:
         self.patience = Patience()
         self.target: Any = None  # of the current or last attempt
         self.calls = 0  # requests sent to upstreams
+        self.uses: list[tuple[int, float]] = []  # (account id, Unix seconds) of each account that was leased
         self.upstream_request_id = ""
         self.committed = False  # content has come: no other account may answer any more
         self.lessons: list[tuple[int, Mapping[str, Any]]] = []  # (account id, options) to remember
@@ -80,6 +81,8 @@ class Dispatch:
                 yield from self._permission()
             lease = yield from self._next_account()
             self.target = lease.target
+            if lease.target.account is not None:
+                self.uses.append((lease.target.account.id, time.time()))
             try:
                 yield from self._attempt(lease.target)
                 self._pool.succeeded(lease.target)

@@ -18,7 +18,7 @@ from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
 from opus_api.services import saved_settings
 from opus_api.services.request_log import Recorder
-from opus_api.services.snapshot import KeyValue, Snapshots
+from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
 from opus_api.state import State
 from opus_api.transport import Transport
 from opus_api.wire.errors import ApiError, Restarting
@@ -82,14 +82,19 @@ class Gateway:
         call.input_estimate = tokens.estimate(call.body)
         strategy = self._saved.rotation_strategy
         dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._saved, self._load)
-        began = time.time()
+        began, logged = time.time(), _is_logging(catalog.snapshot)
 
         def closed(answer: Answer) -> None:
             self._live.discard(answer)
-            self._record(answer, key, began, client_ip)
+            dispatch.meter.settle(call.model)
+            self._record(row(answer, key, began, client_ip), logged)
+            for account_id, options in dispatch.lessons:
+                self._learn(account_id, options)
 
         answer = Answer(dispatch, request_id, self._saved.ping_interval, closed)
         self._live.add(answer)
+        if logged:
+            self._recorder.began(first_words(answer, key, began, client_ip))
         return answer
 
     def drain(self, seconds: float) -> None:
@@ -103,37 +108,41 @@ class Gateway:
 
     def refused(self, refusal: Refusal, key: KeyValue | None, client_ip: str) -> None:
         """The row of a request that was let in, but has no answer to close: its body or its model was wrong."""
-        if key:
-            self._recorder.key_used(key.id, time.time(), 0, 0)
-        self._log(
-            {
-                "request_id": refusal.request_id,
-                "time": datetime.now(UTC),
-                "key_id": key.id if key else None,
-                "dialect": refusal.dialect,
-                "model": refusal.model[:200],
-                "stream": False,
-                "status": DIALECTS[refusal.dialect].status(refusal.error),
-                "outcome": "client_error" if refusal.error.status < 500 else "gateway_error",
-                "error_type": refusal.error.type,
-                "client_ip": client_ip,
-            }
-        )
+        entry = {
+            "request_id": refusal.request_id,
+            "time": datetime.now(UTC),
+            "key_id": key.id if key else None,
+            "dialect": refusal.dialect,
+            "model": refusal.model[:200],
+            "stream": False,
+            "status": DIALECTS[refusal.dialect].status(refusal.error),
+            "outcome": "client_error" if refusal.error.status < 500 else "gateway_error",
+            "error_type": refusal.error.type,
+            "client_ip": client_ip,
+        }
+        self._record(entry, _is_logging(self.catalog().snapshot))
 
-    def _record(self, answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> None:
-        dispatch = answer.dispatch
-        for account_id, options in dispatch.lessons:
-            self._learn(account_id, options)
-        dispatch.meter.settle(dispatch.call.model)
-        usage = dispatch.meter.usage
-        if key:
-            self._recorder.key_used(key.id, began, usage.prompt_tokens, usage.output_tokens)
-        self._log(row(answer, key, began, client_ip))
+    def _record(self, entry: Mapping[str, Any], logged: bool) -> None:
+        """Counters go on also when a person saved that requests are not logged."""
+        self._recorder.record(entry if logged else {**entry, "logged": False})
 
-    def _log(self, entry: Mapping[str, Any]) -> None:
-        """Unless a person saved ``enableRequestLog`` false; counters and limits go on."""
-        if self._snapshots.current().settings.get("enableRequestLog", True):
-            self._recorder.record(entry)
+
+def _is_logging(snapshot: Snapshot) -> bool:
+    return bool(snapshot.settings.get("enableRequestLog", True))
+
+
+def first_words(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> dict[str, Any]:
+    """What the row will say in any case."""
+    call = answer.dispatch.call
+    return {
+        "request_id": answer.request_id,
+        "time": datetime.fromtimestamp(began, UTC),
+        "key_id": key.id if key else None,
+        "dialect": call.dialect,
+        "model": call.model[:200],
+        "stream": call.stream,
+        "client_ip": client_ip,
+    }
 
 
 def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> dict[str, Any]:
@@ -142,16 +151,12 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
     target, meter = dispatch.target, dispatch.meter
     account = target.account if target else None
     return {
-        "request_id": answer.request_id,
-        "time": datetime.fromtimestamp(began, UTC),
-        "key_id": key.id if key else None,
+        **first_words(answer, key, began, client_ip),
         "account_id": account.id if account else None,
         "provider": target.provider if target else None,
-        "dialect": call.dialect,
-        "model": call.model[:200],
+        "uses": dispatch.uses,
         "upstream_model": target.model[:200] if target else None,
         "upstream_request_id": dispatch.upstream_request_id or None,
-        "stream": call.stream,
         "status": status(answer),
         "outcome": outcome(answer),
         "error_type": answer.error.type if answer.error else None,
@@ -163,7 +168,6 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
         "estimated": call.usage_estimated or not meter.usage_seen,
         "first_token_ms": meter.first_token_ms,
         "duration_ms": meter.duration_ms,
-        "client_ip": client_ip,
     }
 
 

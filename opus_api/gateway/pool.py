@@ -73,7 +73,6 @@ class Pool:
         held = held or (self._state.pick(candidates, strategy, now) if candidates else None)
         if held is None:
             return None
-        self._recorder.account_used(held.account_id, now)
         return Lease(free[held.account_id, held.model], self, held)
 
     def released(self, held: Held) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from opus_api import database
 from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import Account
@@ -23,6 +24,7 @@ from opus_api.wire.errors import Conflict, NotFound
 
 log = logging.getLogger(__name__)
 
+LEARN_LIMIT = 2.0  # seconds that the end of a request may wait for the database
 AT_ONCE = 5  # validations that run at the same time
 LOOK_SECONDS = 10.0
 
@@ -130,7 +132,7 @@ class Accounts:
         """Remember what a provider's refusal taught about its flags. Called between requests, so with a session of its
         own; when the database is away the next refusal teaches it again."""
         try:
-            with Session(self._engine) as session, session.begin():
+            with database.within(LEARN_LIMIT), Session(self._engine) as session, session.begin():
                 account = session.get(Account, account_id)
                 if account is not None:
                     account.learned_options = {**account.learned_options, **options}

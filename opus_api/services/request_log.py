@@ -1,11 +1,17 @@
-"""What requests leave behind: log rows, usage of accounts and keys, states of accounts. Written in batches, off the
-hot path: recording touches memory only."""
+"""What requests leave behind: log rows, the usage of accounts and keys that follows from them, states of accounts.
+
+Recording appends to the spool and never waits; each second what lies there is moved to the database. A row is counted
+into the sums of its key and accounts in the transaction that first stores it, so both are exact whatever happens.
+"""
 
 import logging
+import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import gevent
@@ -14,16 +20,18 @@ from gevent.event import Event
 from gevent.lock import RLock
 from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
+from opus_api import database
 from opus_api.models import Account, ApiKey, RequestLog
+from opus_api.services.spool import Estate, Row, Spool, estates
 
 log = logging.getLogger(__name__)
 
 LOGS, ACCOUNTS, KEYS = (cast(sa.Table, model.__table__) for model in (RequestLog, Account, ApiKey))
 
 # What no later attempt would store either.
-UNSTORABLE = (DataError, ValueError, OverflowError)
+UNSTORABLE = (DataError, IntegrityError, ValueError, OverflowError)
 
 # Every column, so that all rows of a batch fit one statement.
 BLANK: dict[str, Any] = {
@@ -50,40 +58,33 @@ class AccountState:
 
 
 class Recorder:
-    """Collects in memory and writes each ``INTERVAL`` seconds; keeps what the database could not take."""
+    """One per process. Moves what lies in the spool to the database each ``INTERVAL`` seconds."""
 
     INTERVAL = 1.0
     BATCH = 500
-    CAPACITY = 100_000  # rows kept while the database is away
+    LIMIT = 5.0  # seconds one transaction may take, after which it is tried again
+    ADOPT_EVERY = 5  # intervals between looks for what dead workers left
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, folder: Path):
         self._engine = engine
-        self._rows: deque[Mapping[str, Any]] = deque()
-        self._accounts: dict[int, tuple[int, float]] = {}  # id: uses, last
-        self._keys: dict[int, tuple[int, int, int, float]] = {}  # id: requests, input, output tokens, last
+        self._folder = folder
+        self._spool = Spool(folder)
         self._states: deque[AccountState] = deque()
         self._lock = RLock()
         self._wake = Event()
         self._writer: gevent.Greenlet[[], None] | None = None
-        self._away = self._stopping = False
-        self.dropped = 0  # rows that found no room
+        self._away = self._full = self._stopping = False
+        self.log_dropped_total = 0  # rows that found no room, or that no database takes
 
-    def record(self, row: Mapping[str, Any]) -> None:
-        """One row of the request log; keys are its columns. Never waits."""
-        if len(self._rows) >= self.CAPACITY:
-            self.dropped += 1
-            return
-        self._rows.append(row)
+    def began(self, row: Row) -> None:
+        """A request is let in; what is known of it already. Should this process be killed, it is logged as aborted."""
+        self._spooled(self._spool.began, row)
 
-    def account_used(self, account_id: int, when: float) -> None:
-        """An upstream call of this account began at ``when`` (Unix seconds)."""
-        uses, _ = self._accounts.get(account_id, (0, 0.0))
-        self._accounts[account_id] = (uses + 1, when)
-
-    def key_used(self, key_id: int, when: float, input_tokens: int, output_tokens: int) -> None:
-        """A request of this key ended at ``when`` (Unix seconds)."""
-        requests, tokens_in, tokens_out, _ = self._keys.get(key_id, (0, 0, 0, 0.0))
-        self._keys[key_id] = (requests + 1, tokens_in + input_tokens, tokens_out + output_tokens, when)
+    def record(self, row: Row) -> None:
+        """One row of the request log; keys are its columns, and ``uses``: [account id, Unix seconds] for each use of
+        an account, and ``logged``: false for a row that is only counted. Never waits."""
+        if not self._spooled(self._spool.ended, row):
+            self.log_dropped_total += 1
 
     def account_state(self, change: AccountState) -> None:
         """Written at once, so that a restart does not forget a cooldown."""
@@ -97,69 +98,115 @@ class Recorder:
         self._writer = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """Write what is left and end."""
+        """Write what is left and end. What the database does not take now, the next start finds in the spool."""
         self._stopping = True
         self.wake()
         if self._writer is not None:
             self._writer.join(timeout=10)
+            self._writer = None
         self.flush()
+        with suppress(OSError):
+            self._spool.close()
 
     def flush(self) -> None:
         """Write everything now. What the database does not take stays for the next time."""
-        try:
-            with self._lock:
-                while self._pending():
-                    self._write_batch()
-                    gevent.sleep(0)  # a long backlog is not written in one go
-            self._away = False
-        except SQLAlchemyError as error:
-            if not self._away:  # one line per outage
-                log.warning(
-                    "the request log cannot be written (%s); %d rows wait", type(error).__name__, len(self._rows)
-                )
-            self._away = True
+        with self._lock:
+            self._guarded(self._flush)
+
+    def adopt(self) -> None:
+        """Write what dead workers left."""
+        with self._lock:
+            self._guarded(self._adopt)
+
+    # ---- the writer
 
     def _run(self) -> None:
+        turn = 0
         while not self._stopping:
-            self._wake.wait(self.INTERVAL)
+            if turn % self.ADOPT_EVERY == 0:
+                self.adopt()
+            turn += not self._wake.wait(self.INTERVAL)
             self._wake.clear()
+            with suppress(OSError):  # appending will say what is wrong with the disk
+                self._off_hub(self._spool.sync)
             self.flush()
 
-    def _pending(self) -> bool:
-        return bool(self._rows or self._accounts or self._keys or self._states)
+    def _off_hub(self, wait: Callable[[], None]) -> None:
+        """Disks may take long; nobody else need wait for them while the service runs."""
+        if self._writer is None or self._stopping:
+            wait()
+        else:
+            gevent.get_hub().threadpool.apply(wait)
 
-    def _write_batch(self) -> None:
-        """One transaction. Takes what it writes, and puts it back when that fails."""
-        rows = [self._rows.popleft() for _ in range(min(self.BATCH, len(self._rows)))]
-        states = [self._states.popleft() for _ in range(len(self._states))]
-        accounts, self._accounts = self._accounts, {}
-        keys, self._keys = self._keys, {}
-        committed = False
+    def _spooled(self, append: Callable[[Row], None], row: Row) -> bool:
         try:
-            with self._engine.begin() as connection:
-                _insert_rows(connection, rows)
-                _add_uses(connection, accounts, keys)
-                _set_states(connection, states)
-            committed = True
-        except UNSTORABLE as error:  # kept, they would hold up everything after them
-            self.dropped += len(rows)
-            log.error("%d rows of the request log were dropped (%s)", len(rows), type(error).__name__)
-            rows, states = [], []
-        finally:
-            if not committed:
-                self._rows.extendleft(reversed(rows))
-                self._states.extendleft(reversed(states))
-                self._put_back(accounts, keys)
+            append(row)
+        except OSError as error:
+            if not self._full:  # one line per outage
+                log.error("the request log has no room (%s); rows are dropped", error.strerror or error)
+            self._full = True
+            return False
+        self._full = False
+        return True
 
-    def _put_back(
-        self, accounts: Mapping[int, tuple[int, float]], keys: Mapping[int, tuple[int, int, int, float]]
-    ) -> None:
-        for account_id, (uses, last) in accounts.items():
-            newer = self._accounts.get(account_id, (0, last))
-            self._accounts[account_id] = (uses + newer[0], newer[1])
-        for key_id, (requests, tokens_in, tokens_out, last) in keys.items():
-            more = self._keys.get(key_id, (0, 0, 0, last))
-            self._keys[key_id] = (requests + more[0], tokens_in + more[1], tokens_out + more[2], more[3])
+    def _guarded(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+            self._away = False
+        except (SQLAlchemyError, OSError) as error:
+            if not self._away:  # one line per outage
+                log.warning("the request log cannot be written (%s); rows wait in the spool", type(error).__name__)
+            self._away = True
+
+    def _flush(self) -> None:
+        if self._states:
+            self._write_states()
+        if self._spool.waiting:
+            self._drain(self._spool)
+
+    def _adopt(self) -> None:
+        for estate in estates(self._folder):
+            with closing(estate):
+                self._drain(estate)
+
+    def _drain(self, source: Spool | Estate) -> None:
+        for rows in source.batches(self.BATCH):
+            self._write(rows)
+            gevent.sleep(database.LET_OTHERS)  # a long backlog is not written in one go
+
+    def _write(self, rows: list[Row]) -> None:
+        """Store them for good, but for those that no database takes."""
+        try:
+            self._commit(lambda connection: _store(connection, rows))
+        except UNSTORABLE as error:  # kept, they would hold up everything after them
+            if len(rows) > 1:
+                for row in rows:
+                    self._write([row])
+                return
+            self.log_dropped_total += 1
+            log.error("a row of the request log was dropped (%s)", type(error).__name__)
+        if self._engine.dialect.name == "sqlite":
+            self._off_hub(self._sync_sqlite)
+
+    def _sync_sqlite(self) -> None:
+        """SQLite in WAL mode takes a commit to the disk only at the next checkpoint; the spool may not go before."""
+        with suppress(FileNotFoundError), open(f"{self._engine.url.database}-wal", "rb") as file:
+            os.fsync(file.fileno())
+
+    def _write_states(self) -> None:
+        """Takes what it writes, and puts it back when that fails."""
+        states = [self._states.popleft() for _ in range(len(self._states))]
+        try:
+            self._commit(lambda connection: _set_states(connection, states))
+        except UNSTORABLE as error:
+            log.error("%d states of accounts were dropped (%s)", len(states), type(error).__name__)
+        except BaseException:
+            self._states.extendleft(reversed(states))
+            raise
+
+    def _commit(self, write: Callable[[Connection], None]) -> None:
+        with database.within(self.LIMIT), self._engine.begin() as connection:
+            write(connection)
 
 
 def _moment(unix: float | None) -> datetime | None:
@@ -173,14 +220,33 @@ def _storable(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def _insert_rows(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A row that was written before the connection broke is not written again."""
-    complete = [{**BLANK, **{name: _storable(value) for name, value in row.items()}} for row in rows]
-    if complete:
-        connection.execute(_insert_new(connection.dialect.name), complete)
+def _store(connection: Connection, rows: Iterable[Row]) -> None:
+    """A row that is there already, by a transaction whose end we never heard of, is neither stored nor counted."""
+    known = {row["request_id"]: row for row in rows}
+    logged = {name: row for name, row in known.items() if row.get("logged", True)}
+    new = _insert_rows(connection, logged)
+    _add_uses(connection, [row for name, row in known.items() if name in new or name not in logged])
 
 
-def _insert_new(dialect: str) -> sa.Insert:
+def _insert_rows(connection: Connection, rows: Mapping[str, Row]) -> set[str]:
+    """The request ids of those that were not there yet."""
+    if not rows:
+        return set()
+    if connection.dialect.insert_executemany_returning:
+        statement = _insert_new(connection.dialect.name).returning(LOGS.c.request_id)
+        return set(connection.execute(statement, [_complete(row) for row in rows.values()]).scalars())
+    there = set(connection.scalars(sa.select(LOGS.c.request_id).where(LOGS.c.request_id.in_(rows))))
+    new = rows.keys() - there
+    if new:
+        connection.execute(_insert_new(connection.dialect.name), [_complete(rows[name]) for name in new])
+    return new
+
+
+def _complete(row: Row) -> dict[str, Any]:
+    return {**BLANK, **{name: _storable(value) for name, value in row.items() if name in BLANK}}
+
+
+def _insert_new(dialect: str) -> Any:
     if dialect == "postgresql":
         return postgresql.insert(LOGS).on_conflict_do_nothing(index_elements=["request_id"])
     if dialect == "sqlite":
@@ -188,23 +254,35 @@ def _insert_new(dialect: str) -> sa.Insert:
     return mysql.insert(LOGS).prefix_with("IGNORE")
 
 
-def _add_uses(
-    connection: Connection,
-    accounts: Mapping[int, tuple[int, float]],
-    keys: Mapping[int, tuple[int, int, int, float]],
-) -> None:
+def _add_uses(connection: Connection, rows: Iterable[Row]) -> None:
+    accounts: dict[int, tuple[int, float]] = {}
+    keys: dict[int, tuple[int, int, int, float]] = {}
+    for row in rows:
+        for account_id, when in row.get("uses") or ():
+            uses, last = accounts.get(account_id, (0, 0.0))
+            accounts[account_id] = (uses + 1, max(last, when))
+        if key_id := row.get("key_id"):
+            requests, tokens_in, tokens_out, last = keys.get(key_id, (0, 0, 0, 0.0))
+            tokens_in += sum(row.get(name) or 0 for name in PROMPT)
+            tokens_out += row.get("output_tokens") or 0
+            keys[key_id] = (requests + 1, tokens_in, tokens_out, max(last, row["time"].timestamp()))
     # Sorted, so that two workers take the rows' locks in the same order.
     if accounts:
         values = [{"row": i, "uses": uses, "last": _moment(last)} for i, (uses, last) in sorted(accounts.items())]
         connection.execute(ADD_ACCOUNT_USES, values)
     if keys:
-        connection.execute(
-            ADD_KEY_USES,
-            [
-                {"row": i, "uses": uses, "tokens_in": tokens_in, "tokens_out": tokens_out, "last": _moment(last)}
-                for i, (uses, tokens_in, tokens_out, last) in sorted(keys.items())
-            ],
-        )
+        names = ("uses", "tokens_in", "tokens_out", "last")
+        sums = {i: (*values[:3], _moment(values[3])) for i, values in sorted(keys.items())}
+        connection.execute(ADD_KEY_USES, [{"row": i, **dict(zip(names, sums[i], strict=True))} for i in sums])
+
+
+PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+def _later(column: sa.Column[datetime]) -> sa.Case[Any]:
+    """The column or what is bound as ``last``: rows do not come in the order of their times."""
+    last = sa.bindparam("last", type_=column.type)
+    return sa.case((column > last, column), else_=last)
 
 
 ADD_ACCOUNT_USES = (
@@ -212,7 +290,7 @@ ADD_ACCOUNT_USES = (
     .where(ACCOUNTS.c.id == sa.bindparam("row"))
     .values(
         usage_count=ACCOUNTS.c.usage_count + sa.bindparam("uses", type_=sa.BigInteger),
-        last_used=sa.bindparam("last"),
+        last_used=_later(ACCOUNTS.c.last_used),
         updated_at=ACCOUNTS.c.updated_at,  # being used is no edit
     )
 )
@@ -223,7 +301,7 @@ ADD_KEY_USES = (
         requests=KEYS.c.requests + sa.bindparam("uses", type_=sa.BigInteger),
         input_tokens=KEYS.c.input_tokens + sa.bindparam("tokens_in", type_=sa.BigInteger),
         output_tokens=KEYS.c.output_tokens + sa.bindparam("tokens_out", type_=sa.BigInteger),
-        last_used=sa.bindparam("last"),
+        last_used=_later(KEYS.c.last_used),
     )
 )
 SET_STATE = (

@@ -1,7 +1,9 @@
 """What the hot path knows: keys, accounts, model rules and settings as plain values, without a query per request."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,6 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from opus_api import database
 from opus_api.config import ConfigError
 from opus_api.models import Account, ApiKey, IpRule, ModelRule, Setting
 from opus_api.services.ip_rules import Blocked
@@ -20,6 +23,8 @@ from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.base import Credentials
 
 log = logging.getLogger(__name__)
+
+FEW = 50  # accounts read at one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +126,14 @@ def _key(key: ApiKey) -> KeyValue:
 
 
 def _accounts(session: Session) -> Iterator[AccountValue]:
-    for account in session.scalars(select(Account).order_by(Account.id)):
-        if account.provider in UPSTREAMS:
-            yield _account(account)
-        else:
-            log.warning("account %d is left out: this version has no provider %r", account.id, account.provider)
+    # Each costs some decryptions: between a few of them others run.
+    for some in session.scalars(select(Account).order_by(Account.id)).yield_per(FEW).partitions():
+        for account in some:
+            if account.provider in UPSTREAMS:
+                yield _account(account)
+            else:
+                log.warning("account %d is left out: this version has no provider %r", account.id, account.provider)
+        gevent.sleep(database.LET_OTHERS)
 
 
 def _account(account: Account) -> AccountValue:
@@ -155,6 +163,10 @@ class Snapshots:
     """The newest snapshot, at most ``INTERVAL`` seconds behind other processes and never behind this one."""
 
     INTERVAL = 1.0
+    LIMIT = 2.0  # seconds the database has for a look
+    LOAD_LIMIT = 5.0  # and for everything
+    PROMPT = 0.5  # seconds after which a look that has no answer yet counts as none
+    LONGEST_OUTAGE = 86_400.0  # seconds for which the last snapshot is served
 
     def __init__(self, engine: Engine):
         self._engine = engine
@@ -162,15 +174,26 @@ class Snapshots:
         self._seen = -1  # commits of this process that the snapshot knows
         self._lock = RLock()
         self._refresher: gevent.Greenlet[[], None] | None = None
+        self._fresh = time.monotonic()  # when the database was last heard of
+        self._asked: float | None = None  # since when a look has been waiting
+        self._away = False
 
     def current(self) -> Snapshot:
         """Without a query, unless this process changed something since. While the database is away, the last one.
 
-        Raises SQLAlchemyError when the database is away and there is no last one.
+        Raises SQLAlchemyError when the database is away and there is no last one, or only one of yesterday.
         """
         if self._snapshot is None or self._seen != changes.count:
             return self._reload()
+        if self._away and time.monotonic() - self._fresh > self.LONGEST_OUTAGE:
+            raise database.TimedOut("the database has been away for a day")
         return self._snapshot
+
+    @property
+    def is_stale(self) -> bool:
+        """The database is away: there may be keys and changes that we do not know of."""
+        waiting = self._asked is not None and time.monotonic() - self._asked > self.PROMPT
+        return self._away or waiting
 
     def start(self) -> None:
         """Load now, and look for changes of other processes from now on."""
@@ -183,7 +206,7 @@ class Snapshots:
 
     def refresh(self) -> None:
         """Load anew if any process changed something. Raises SQLAlchemyError."""
-        with Session(self._engine) as session:
+        with self._asking(self.LIMIT), Session(self._engine) as session:
             version = session.scalar(select(Setting.value).where(Setting.key == VERSION))
         if self._snapshot is None or version != self._snapshot.version:
             self._seen = -1
@@ -195,7 +218,7 @@ class Snapshots:
             if self._snapshot is not None and self._seen == count:
                 return self._snapshot  # another greenlet loaded it while we waited
             try:
-                with Session(self._engine) as session:
+                with self._asking(self.LOAD_LIMIT), Session(self._engine) as session:
                     self._snapshot = load(session)
             except SQLAlchemyError as error:
                 if self._snapshot is None:
@@ -203,6 +226,20 @@ class Snapshots:
                 log.warning("settings, keys and accounts could not be read again (%s)", type(error).__name__)
             self._seen = count
             return self._snapshot
+
+    @contextmanager
+    def _asking(self, seconds: float) -> Iterator[None]:
+        """A question to the database, and what it tells about the database."""
+        self._asked = self._asked or time.monotonic()
+        try:
+            with database.within(seconds):
+                yield
+        except SQLAlchemyError:
+            self._away = True
+            raise
+        finally:
+            self._asked = None
+        self._away, self._fresh = False, time.monotonic()
 
     def _watch(self) -> None:
         away = False

@@ -13,6 +13,7 @@ from opus_api.web.client import client_ip
 from opus_api.web.signed_in import is_signed_in
 from opus_api.wire.errors import Forbidden, Unauthorized, Unavailable
 
+AWAY = "The database cannot be reached; try again."
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 OPEN_TO_ALL = ("/health", "/healthz", "/static/")  # platforms ask for them, pages need them
@@ -34,18 +35,20 @@ def keep_out() -> None:
 def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyValue | None:
     """The key of the caller, None for one who needs none. The first valid one of x-api-key and Authorization counts.
 
-    Raises Unauthorized, Unavailable when no key can be checked because the database was never reached.
+    Raises Unauthorized; Unavailable when the database is away and might know the key.
     """
     try:
         snapshot = snapshots.current()
     except SQLAlchemyError:
-        raise Unavailable("The database cannot be reached; try again.") from None
+        raise Unavailable(AWAY) from None
     presented = [key for key in (request.headers.get("x-api-key"), _bearer(request)) if key]
     for key in presented:
         if found := _find(snapshot, key):
             return found
     if may_be_anonymous(request, settings):
         return None
+    if presented and snapshots.is_stale:
+        raise Unavailable(AWAY)
     raise Unauthorized("invalid x-api-key" if presented else "x-api-key header is required")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from opus_api.services.ip_rules import Blocked
 from opus_api.services.request_log import AccountState
 from opus_api.services.snapshot import AccountValue, Snapshot
 from opus_api.upstreams import UPSTREAMS
@@ -41,6 +42,7 @@ def snapshot(*accounts: AccountValue, rules: Mapping[str, str] | None = None, se
         accounts=accounts,
         rules=rules or {},
         settings={},
+        blocked=Blocked(()),
         real_account_seen=bool(accounts) if seen is None else seen,
         installation_id="",
         pepper=b"",
@@ -56,10 +58,6 @@ class Notes:
 
     def __init__(self) -> None:
         self.states: list[AccountState] = []
-        self.uses: list[int] = []
 
     def account_state(self, change: AccountState) -> None:
         self.states.append(change)
-
-    def account_used(self, account_id: int, when: float) -> None:
-        self.uses.append(account_id)

@@ -1,7 +1,11 @@
 """Rows, usage and states reach the database in batches; nothing is lost while it is away."""
 
+import logging
+import os
+import shutil
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -10,9 +14,11 @@ import sqlalchemy as sa
 from flask import Flask
 
 from opus_api import config, create_app
+from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import Account, ApiKey, RequestLog
 from opus_api.services.request_log import AccountState, Recorder
+from opus_api.services.spool import Spool
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -57,9 +63,8 @@ def test_a_row_is_written_whole_with_defaults_for_what_it_leaves_out(recorder: R
 
 
 def test_recording_does_not_touch_the_database(recorder: Recorder) -> None:
+    recorder.began(row())
     recorder.record(row())
-    recorder.account_used(1, 1.0)
-    recorder.key_used(1, 1.0, 2, 3)
     assert rows() == []
 
 
@@ -79,14 +84,20 @@ def test_many_rows_are_written_in_batches(recorder: Recorder) -> None:
     assert len(rows()) == 1234
 
 
+def unix(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def test_uses_are_added_to_what_stands_there(recorder: Recorder, account: Account) -> None:
     updated = account.updated_at
-    for when in (10.0, 20.0, 30.0):
-        recorder.account_used(account.id, when)
+    recorder.record(row(uses=[(account.id, 30.0), (account.id, 20.0)]))
+    recorder.record(row("req_2", uses=[(account.id, 10.0), (account.id + 1, 40.0)]))
+    recorder.flush()
+    recorder.record(row("req_3", time=unix(5.0), uses=[(account.id, 5.0)]))  # a long answer, logged at its end
     recorder.flush()
     db.session.refresh(account)
-    assert account.usage_count == 8
-    assert account.last_used == datetime.fromtimestamp(30, UTC)
+    assert account.usage_count == 9
+    assert account.last_used == unix(30.0)
     assert account.updated_at == updated  # being used is no edit
 
 
@@ -94,12 +105,22 @@ def test_a_keys_sums_grow(recorder: Recorder) -> None:
     key = ApiKey(name="k", key_hash="h", hint="hint")
     db.session.add(key)
     db.session.commit()
-    recorder.key_used(key.id, 10.0, 100, 20)
-    recorder.key_used(key.id, 11.0, 1, 2)
+    tokens = {"input_tokens": 100, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 3, "output_tokens": 20}
+    recorder.record(row(time=unix(11.0), key_id=key.id, **tokens))
+    recorder.record(row("req_2", time=unix(10.0), key_id=key.id, input_tokens=1))
+    recorder.flush()
+    recorder.record(row("req_2", time=unix(12.0), key_id=key.id, input_tokens=1))  # its row is there already
     recorder.flush()
     db.session.refresh(key)
-    assert (key.requests, key.input_tokens, key.output_tokens) == (2, 101, 22)
-    assert key.last_used == datetime.fromtimestamp(11, UTC)
+    assert (key.requests, key.input_tokens, key.output_tokens) == (2, 111, 20)
+    assert key.last_used == unix(11.0)
+
+
+def test_a_row_that_is_not_to_be_logged_is_counted(recorder: Recorder, account: Account) -> None:
+    recorder.record(row(uses=[(account.id, 30.0)], logged=False))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (rows(), account.usage_count) == ([], 6)
 
 
 def cooling(account: Account, version: int = 0, **more: Any) -> AccountState:
@@ -147,26 +168,82 @@ def test_what_the_database_does_not_take_is_kept(
     monkeypatch.setattr(recorder, "_engine", sa.create_engine("sqlite:////nowhere/at/all.db"))
     for i in range(3):
         recorder.record(row(f"req_{i}"))
-    recorder.account_used(account.id, 1.0)
     recorder.account_state(cooling(account))
     recorder.flush()
-    recorder.record(row("req_3"))
-    recorder.account_used(account.id, 2.0)
+    recorder.record(row("req_3", uses=[(account.id, 1.0)]))
     recorder.flush()
     monkeypatch.setattr(recorder, "_engine", working)
     recorder.flush()
-    db.session.refresh(account)
     assert [entry.request_id for entry in rows()] == ["req_0", "req_1", "req_2", "req_3"]
     db.session.refresh(account)
-    assert (account.usage_count, account.state) == (7, "cooling")
+    assert (account.usage_count, account.state) == (6, "cooling")
 
 
-def test_rows_without_room_are_counted(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Recorder, "CAPACITY", 2)
+def test_a_row_that_no_database_takes_holds_up_no_other(recorder: Recorder) -> None:
     for i in range(5):
-        recorder.record(row(f"req_{i}"))
+        recorder.record(row(f"req_{i}", status=None if i == 2 else 200))
     recorder.flush()
-    assert (len(rows()), recorder.dropped) == (2, 3)
+    assert [entry.request_id for entry in rows()] == ["req_0", "req_1", "req_3", "req_4"]
+    assert recorder.log_dropped_total == 1
+
+
+def test_rows_without_room_are_counted_and_said_once(
+    recorder: Recorder, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("opus_api").addHandler(caplog.handler)
+    (settings.data_dir / "spool").write_text("where the folder should be")
+    for i in range(3):
+        recorder.began(row(f"req_{i}"))
+        recorder.record(row(f"req_{i}"))
+    (settings.data_dir / "spool").unlink()
+    recorder.record(row("req_3"))
+    recorder.flush()
+    assert [entry.request_id for entry in rows()] == ["req_3"]
+    assert recorder.log_dropped_total == 3
+    assert caplog.text.count("the request log has no room") == 1
+
+
+def test_a_killed_workers_rows_are_stored_once_and_what_it_did_not_end_is_aborted(
+    recorder: Recorder, account: Account, settings: Settings, tmp_path: Path
+) -> None:
+    dead = Spool(settings.data_dir / "spool")
+    dead.began(row("req_0", client_ip="::1"))
+    for i in range(1, 4):
+        dead.began(row(f"req_{i}"))
+        dead.ended(row(f"req_{i}", uses=[(account.id, 1.0)]))
+    recorder.adopt()
+    assert rows() == []  # it lives
+    for descriptor in (dead._file, dead._lock):
+        os.close(descriptor)
+    shutil.copytree(dead._folder or "", tmp_path / "kept")
+    recorder.adopt()
+    assert [(entry.request_id, entry.outcome, entry.client_ip) for entry in rows()] == [
+        *((f"req_{i}", "ok", None) for i in range(1, 4)),
+        ("req_0", "aborted", "::1"),
+    ]
+    assert list((settings.data_dir / "spool").iterdir()) == []
+
+    shutil.copytree(tmp_path / "kept", settings.data_dir / "spool" / "again")  # as if deleting had not come to pass
+    recorder.adopt()
+    db.session.refresh(account)
+    assert (len(rows()), account.usage_count) == (4, 8)
+
+
+def test_what_ran_when_the_worker_stopped_is_aborted_by_the_next(recorder: Recorder, settings: Settings) -> None:
+    recorder.began(row("req_0"))
+    recorder.began(row("req_1"))
+    recorder.record(row("req_1"))
+    recorder.stop()
+    assert [entry.request_id for entry in rows()] == ["req_1"]
+    recorder.adopt()
+    assert [(entry.request_id, entry.outcome) for entry in rows()] == [("req_1", "ok"), ("req_0", "aborted")]
+
+
+def test_a_stop_with_nothing_open_leaves_nothing(recorder: Recorder, settings: Settings) -> None:
+    recorder.began(row())
+    recorder.record(row())
+    recorder.stop()
+    assert list((settings.data_dir / "spool").iterdir()) == []
 
 
 def test_the_writer_writes_each_second_and_a_state_at_once(recorder: Recorder, account: Account) -> None:
@@ -200,14 +277,12 @@ def test_the_same_on_postgresql(postgresql: str, tmp_path: Any) -> None:
         db.session.commit()
         recorder: Recorder = app.extensions["recorder"]
         for request_id in ("req_1", "req_1", "req_2"):
-            recorder.record(row(request_id, key_id=key.id))
+            recorder.record(row(request_id, key_id=key.id, input_tokens=1, output_tokens=2, uses=[(account.id, 10.0)]))
             recorder.flush()
-        recorder.account_used(account.id, 10.0)
-        recorder.key_used(key.id, 10.0, 1, 2)
         recorder.account_state(cooling(account))
         recorder.flush()
         assert len(rows()) == 2
-        assert (account.usage_count, account.state, account.state_version) == (1, "cooling", 1)
-        assert (key.requests, key.input_tokens, key.output_tokens) == (1, 1, 2)
+        assert (account.usage_count, account.state, account.state_version) == (2, "cooling", 1)
+        assert (key.requests, key.input_tokens, key.output_tokens) == (2, 2, 4)
         db.session.remove()
         db.engine.dispose()

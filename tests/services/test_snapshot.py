@@ -18,6 +18,7 @@ from opus_api.services import api_keys, model_rules
 from opus_api.services import settings as saved
 from opus_api.services.settings import Installation
 from opus_api.services.snapshot import Snapshots, load
+from tests.bars import report
 
 
 @pytest.fixture
@@ -83,6 +84,32 @@ def test_keys_are_found_by_their_hash_until_revoked(app: Flask, snapshots: Snaps
     assert snapshot.keys[crypto.keyed_hash(snapshot.pepper, value)].override is True
     api_keys.revoke(key)
     assert snapshots.current().keys == {}
+
+
+def test_a_thousand_accounts_are_loaded_without_holding_others_up(snapshots: Snapshots) -> None:
+    secret = "sk-" + "x" * 100
+    db.session.add_all(
+        account(name=str(i), api_key=secret, proxy=f"http://user:{secret}@proxy.example", access_token=secret, oidc={})
+        for i in range(1000)
+    )
+    db.session.commit()
+    pauses: list[float] = []
+
+    def tick() -> None:
+        last = time.perf_counter()
+        while True:
+            gevent.sleep(0.001)
+            pauses.append(time.perf_counter() - last)
+            last = time.perf_counter()
+
+    ticking = gevent.spawn(tick)
+    gevent.sleep(0.01)
+    pauses.clear()
+    assert len(snapshots.current().accounts) == 1000
+    gevent.sleep(0.01)
+    ticking.kill()
+    report(13, longest_pause_ms_while_1000_accounts_are_read=max(pauses) * 1000)
+    assert max(pauses) < 0.1
 
 
 def test_rules_keep_their_order(snapshots: Snapshots) -> None:
@@ -182,3 +209,27 @@ def test_while_the_database_is_away_the_last_one_is_served(
     assert snapshots.current() is last
     with pytest.raises(sa.exc.OperationalError):
         snapshots.refresh()
+
+
+def test_it_is_stale_while_the_database_is_away_or_silent_and_ends_after_a_day(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = snapshots.current()
+    assert not snapshots.is_stale
+    monkeypatch.setattr(Snapshots, "PROMPT", 0.0)
+    with snapshots._asking(1.0):  # a look has no answer yet
+        assert snapshots.is_stale
+    assert not snapshots.is_stale
+    working = snapshots._engine
+    monkeypatch.setattr(snapshots, "_engine", sa.create_engine("sqlite:////nowhere/at/all.db"))
+    with pytest.raises(sa.exc.OperationalError):
+        snapshots.refresh()
+    assert snapshots.is_stale
+    assert snapshots.current() is last
+    monkeypatch.setattr(Snapshots, "LONGEST_OUTAGE", 0.0)
+    with pytest.raises(sa.exc.SQLAlchemyError, match="away for a day"):
+        snapshots.current()
+    monkeypatch.setattr(snapshots, "_engine", working)
+    snapshots.refresh()
+    assert not snapshots.is_stale
+    assert snapshots.current() is last
