@@ -3,8 +3,8 @@
 const { Anthropic } = require("@anthropic-ai/sdk");
 const { VERSION } = require("@anthropic-ai/sdk/version");
 
-const [URL, KEY, RUN] = process.argv.slice(2);
-const KINDS = { anthropic: "told-claude", openai: "told-gpt", practice: "practice/told" };
+const { URL, KEY, RUN, ask, errorOf, timed, ofEach, ids } = require("./common.cjs");
+
 const WEATHER = {
   name: "get_weather",
   description: "Weather of a city",
@@ -16,13 +16,6 @@ const client = (apiKey = KEY, maxRetries = 0) => new Anthropic({ baseURL: URL, a
 const sdk = client();
 const say = (body) => sdk.messages.create(body);
 const streamed = (body) => sdk.messages.stream(body).finalMessage();
-
-const ask = (model, prompt = "Hi", more = {}) => ({
-  model,
-  max_tokens: 2000,
-  messages: [{ role: "user", content: prompt }],
-  ...more,
-});
 
 const text = (message) => message.content.map((block) => (block.type === "text" ? block.text : "")).join("");
 
@@ -72,38 +65,7 @@ const thought = (message) => ({
   then: text(message),
 });
 
-async function error(call) {
-  try {
-    await call();
-  } catch (raised) {
-    const inner = raised.error?.error ?? {};
-    return {
-      class: raised.constructor.name,
-      status: raised.status ?? null,
-      type: inner.type ?? null,
-      message: inner.message ?? null,
-      request_id: (raised.requestID ?? "").startsWith("req_"),
-    };
-  }
-  return { class: null };
-}
-
-async function waiting(call) {
-  const began = performance.now();
-  return { ...(await error(call)), seconds: (performance.now() - began) / 1000 };
-}
-
-async function ofEach(told) {
-  const facts = {};
-  for (const [kind, model] of Object.entries(KINDS)) facts[kind] = await told(model);
-  return facts;
-}
-
-async function ids(page) {
-  const found = [];
-  for await (const model of page) found.push(model.id);
-  return found;
-}
+const error = errorOf((raised) => raised.error?.error);
 
 (async () => {
   const messages = ask("told-claude").messages;
@@ -146,7 +108,7 @@ async function ids(page) {
       "overloaded, the other upstream": await error(() => streamed(ask("dies-gpt"))),
     },
     retries: {
-      waited: await waiting(() => client(KEY, 1).messages.create(ask(`practice/${RUN}`, "[[practice:429]]"))),
+      waited: await timed(error(() => client(KEY, 1).messages.create(ask(`practice/${RUN}`, "[[practice:429]]")))),
       recovered: told(await client(KEY, 1).messages.create(ask(`shaky-${RUN}`))),
       "gave up": await error(() => client(KEY, 2).messages.create(ask(`gone-${RUN}`))),
     },

@@ -3,8 +3,8 @@
 const { OpenAI } = require("openai");
 const { VERSION } = require("openai/version");
 
-const [URL, KEY, RUN] = process.argv.slice(2);
-const KINDS = { anthropic: "told-claude", openai: "told-gpt", practice: "practice/told" };
+const { URL, KEY, RUN, ask, errorOf, timed, ofEach, ids } = require("./common.cjs");
+
 const WEATHER = {
   type: "function",
   function: {
@@ -19,13 +19,6 @@ const sdk = client();
 const say = (body) => sdk.chat.completions.create(body);
 const streamed = (body) =>
   sdk.chat.completions.stream({ ...body, stream_options: { include_usage: true } }).finalChatCompletion();
-
-const ask = (model, prompt = "Hi", more = {}) => ({
-  model,
-  max_tokens: 2000,
-  messages: [{ role: "user", content: prompt }],
-  ...more,
-});
 
 const told = (completion) => ({
   text: completion.choices[0].message.content,
@@ -83,39 +76,7 @@ async function streamedThought(body) {
   };
 }
 
-async function error(call) {
-  try {
-    await call();
-  } catch (raised) {
-    const inner = raised.error ?? {};
-    return {
-      class: raised.constructor.name,
-      status: raised.status ?? null,
-      type: inner.type ?? null,
-      message: inner.message ?? null,
-      code: inner.code ?? null,
-      request_id: (raised.requestID ?? "").startsWith("req_"),
-    };
-  }
-  return { class: null };
-}
-
-async function waiting(call) {
-  const began = performance.now();
-  return { ...(await error(call)), seconds: (performance.now() - began) / 1000 };
-}
-
-async function ofEach(told) {
-  const facts = {};
-  for (const [kind, model] of Object.entries(KINDS)) facts[kind] = await told(model);
-  return facts;
-}
-
-async function ids(page) {
-  const found = [];
-  for await (const model of page) found.push(model.id);
-  return found;
-}
+const error = errorOf((raised) => raised.error);
 
 (async () => {
   const reasoning_effort = "high";
@@ -155,7 +116,7 @@ async function ids(page) {
       "overloaded, the other upstream": await error(() => chunks(ask("dies-claude"))),
     },
     retries: {
-      waited: await waiting(() => client(KEY, 1).chat.completions.create(ask(`practice/${RUN}`, "[[practice:429]]"))),
+      waited: await timed(error(() => client(KEY, 1).chat.completions.create(ask(`practice/${RUN}`, "[[practice:429]]")))),
       recovered: told(await client(KEY, 1).chat.completions.create(ask(`shaky-${RUN}`))),
       "gave up": await error(() => client(KEY, 2).chat.completions.create(ask(`gone-${RUN}`))),
     },
