@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from opus_api.wire.errors import InvalidRequest
+from opus_api.wire.jsons import DEEPEST
 from opus_api.wire.request import Body
 
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
@@ -68,10 +70,15 @@ def overlong(name: str, description: str) -> str:
     return f"Tool {name}:\n{text}" if len(text) > LONGEST_DESCRIPTION else ""
 
 
-def plain_schema(schema: Any) -> Any:
-    """Without the members that the service refuses, at every depth; names inside ``properties`` are the client's."""
+def plain_schema(schema: Any, depth: int = 0) -> Any:
+    """Without the members that the service refuses, at every depth; names inside ``properties`` are the client's.
+
+    Raises InvalidRequest for a schema deeper than JSON can be written.
+    """
+    if depth > DEEPEST:
+        raise InvalidRequest("tools: a schema is nested too deeply")
     if isinstance(schema, list):
-        return [plain_schema(item) for item in schema]
+        return [plain_schema(item, depth + 1) for item in schema]
     if not isinstance(schema, dict):
         return schema
     out = {}
@@ -79,7 +86,7 @@ def plain_schema(schema: Any) -> Any:
         if key in REFUSED_KEYS or (key in ("required", "properties") and not value):
             continue
         if key in NAMED and isinstance(value, dict):
-            out[key] = {name: plain_schema(inner) for name, inner in value.items()}
+            out[key] = {name: plain_schema(inner, depth + 1) for name, inner in value.items()}
         else:
-            out[key] = value if key in VALUES else plain_schema(value)
+            out[key] = value if key in VALUES else plain_schema(value, depth + 1)
     return out
