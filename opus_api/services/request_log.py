@@ -24,6 +24,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from opus_api import database
 from opus_api.models import Account, ApiKey, RequestLog
+from opus_api.services import statistics
 from opus_api.services.spool import Estate, Row, Spool, estates
 
 log = logging.getLogger(__name__)
@@ -225,7 +226,9 @@ def _store(connection: Connection, rows: Iterable[Row]) -> None:
     known = {row["request_id"]: row for row in rows}
     logged = {name: row for name, row in known.items() if row.get("logged", True)}
     new = _insert_rows(connection, logged)
-    _add_uses(connection, [row for name, row in known.items() if name in new or name not in logged])
+    counted = [row for name, row in known.items() if name in new or name not in logged]
+    _add_uses(connection, counted)
+    statistics.add(connection, [_complete(row) for row in counted])
 
 
 def _insert_rows(connection: Connection, rows: Mapping[str, Row]) -> set[str]:

@@ -17,6 +17,7 @@ from opus_api import config, create_app
 from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import Account, ApiKey, RequestLog
+from opus_api.services import statistics
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.spool import Spool
 
@@ -127,6 +128,16 @@ def cooling(account: Account, version: int = 0, **more: Any) -> AccountState:
     named = {"state": "cooling", "reason": "429", "until": 2e9, "error_count": 2, "is_valid": True}
     named |= {"was": "active", "time": 1e9}
     return AccountState(**{"account_id": account.id, "version": version, **named, **more})
+
+
+def test_rows_are_in_the_statistics_once_logged_or_not(recorder: Recorder) -> None:
+    recorder.record(row("req_1"))
+    recorder.record(row("req_2", logged=False))
+    recorder.flush()
+    recorder.record(row("req_1"))
+    recorder.flush()
+    with db.engine.connect() as connection:
+        assert [found["requests"] for found in statistics.answer(connection, "day")] == [2]
 
 
 def test_a_state_is_written_and_counted(recorder: Recorder, account: Account) -> None:
