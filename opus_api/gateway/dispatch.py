@@ -7,14 +7,15 @@ for the request stands in ``attempts.py``, what it means for the account in ``po
 import random
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opus_api.config import Settings
 from opus_api.gateway.attempts import Attempts, Move, as_error, exhausted
+from opus_api.gateway.conversation import Conversation
 from opus_api.gateway.load import LONGEST_WAIT, RETRIES, Load, Permit
 from opus_api.gateway.meter import Meter, is_content
-from opus_api.gateway.pool import Lease, Outlook, Pool
+from opus_api.gateway.pool import Lease, Outlook, Pool, site
 from opus_api.gateway.reading import read
 from opus_api.transport import Limits, Patience, Transport
 from opus_api.upstreams import UPSTREAMS
@@ -33,18 +34,20 @@ MOST_LESSONS = 3
 Waits = Generator[Relayed, None, None]
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What the requests of one worker share."""
+
+    pool: Pool
+    transport: Transport
+    load: Load
+
+
 class Dispatch:
     """One request on its way. ``pieces`` yields (bytes for the client, events); (b"", []) when only time passed."""
 
     def __init__(
-        self,
-        call: Call,
-        targets: Any,
-        strategy: str,
-        pool: Pool,
-        transport: Transport,
-        settings: Settings,
-        load: Load,
+        self, call: Call, targets: Any, worker: Worker, settings: Settings, conversation: Conversation | None = None
     ):
         self.call = call
         self.meter = Meter()
@@ -55,13 +58,15 @@ class Dispatch:
         self.upstream_request_id = ""
         self.committed = False  # content has come: no other account may answer any more
         self.lessons: list[tuple[int, Mapping[str, Any]]] = []  # (account id, options) to remember
+        self.warm: bool | None = None  # this turn went where the one before it did; None: it is the first
         self._attempts = Attempts()
         self._targets = targets
-        self._strategy = strategy
-        self._pool = pool
-        self._transport = transport
+        self._pool = worker.pool
+        self._transport = worker.transport
+        self._load = worker.load
         self._settings = settings
-        self._load = load
+        self._conversation = conversation
+        self._bound: int | None = None  # the account that had the turn before
         self._permit: Permit | None = None  # this attempt is a retry, and has no content yet
 
     # ---- the loop
@@ -69,6 +74,7 @@ class Dispatch:
     def pieces(self) -> Iterator[Relayed]:
         """Raises ApiError when nobody can answer, Failure when an answer broke off, ClientGone."""
         self._load.requests += 1
+        self._bound = self._recall()
         try:
             yield from self._tries()
         finally:
@@ -106,7 +112,7 @@ class Dispatch:
         if target.account is None:
             raise as_error(failure, self.call.model)
         now = time.monotonic()
-        move = self._attempts.note(target.account.id, _server(target), failure, now)
+        move = self._attempts.note(target.account.id, site(target.account), failure, now)
         if move is Move.NONE:
             raise as_error(failure, self.call.model)
         if self._attempts.is_over(move, self._settings.max_attempts, now):
@@ -150,13 +156,13 @@ class Dispatch:
         attempts = self._attempts
         tried = attempts.barred | attempts.failed
         if attempts.lacking:
-            alike = {t.account.id for t in self._targets if t.account and _server(t) in attempts.lacking}
+            alike = {t.account.id for t in self._targets if t.account and site(t.account) in attempts.lacking}
             if lease := self._lease(tried | alike):
                 return lease
         return self._lease(tried)
 
     def _lease(self, without: set[int]) -> Lease | None:
-        return self._pool.lease(self._targets, self._strategy, without)
+        return self._pool.lease(self._targets, self._settings.rotation_strategy, without, self._bound)
 
     def _in_line(self) -> Generator[Relayed, None, Lease | None]:
         """All who may answer have as many requests as they may: wait for one of them."""
@@ -193,6 +199,27 @@ class Dispatch:
         while (left := until - time.monotonic()) > 0:
             self.patience.sleep(min(left, LOOK_AGAIN))
             yield b"", []
+
+    # ---- whose turn before this one it was
+
+    def _recall(self) -> int | None:
+        talk = self._conversation
+        return None if talk is None or talk.is_first_turn else self._pool.bound(talk.name)
+
+    def _remember(self, target: Any) -> None:
+        """The next turns belong to the account that answers this one. A detour leaves them where the cache is warm."""
+        talk = self._conversation
+        if talk is None or target.account is None:
+            return
+        if talk.has_history or self._bound is not None:
+            self.warm = target.account.id == self._bound
+        if not self.warm and not self._may_return():
+            self._pool.bind(talk.name, target.account.id)
+
+    def _may_return(self) -> bool:
+        """The bound account will serve this model again without anybody's help."""
+        bound = [t for t in self._targets if t.account and t.account.id == self._bound]
+        return bool(bound) and self._pool.outlook(bound).wait is not None
 
     # ---- one attempt
 
@@ -252,6 +279,7 @@ class Dispatch:
                 self.committed = True
                 self._end_retry()
                 self._pool.answering(self.target)
+                self._remember(self.target)
                 if not self.meter.usage.prompt_tokens:  # the upstream may tell at the end, or never
                     self.meter.usage.input_tokens = self.call.input_estimate
                 exchange.no_total_limit(LONGEST_STREAM)
@@ -270,11 +298,6 @@ class Dispatch:
             s.upstream_idle_timeout,
             s.upstream_total_timeout,
         )
-
-
-def _server(target: Any) -> str:
-    """Whom its account asks: accounts of one server know the same models."""
-    return f"{target.provider} {target.account.credentials.base_url}"
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

@@ -12,7 +12,8 @@ from opus_api.config import Settings
 from opus_api.dialects import DIALECTS
 from opus_api.gateway import tokens
 from opus_api.gateway.catalog import Catalog
-from opus_api.gateway.dispatch import Dispatch
+from opus_api.gateway.conversation import Warmth, identify
+from opus_api.gateway.dispatch import Dispatch, Worker
 from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
@@ -52,14 +53,15 @@ class Gateway:
     ):
         self._settings = settings  # of the process; ``_saved`` has what a person saved over them
         self._saved = settings
+        self._sticky = True
         self._snapshots = snapshots
         self._recorder = recorder
-        self._transport = transport
         self._learn = learn
         self._pool = Pool(recorder, settings.cookie_max_error_count, state)
+        self._worker = Worker(self._pool, transport, Load())
         self._catalog: Catalog | None = None
         self._last_model = ""
-        self._load = Load()
+        self.warmth = Warmth()
         self._live: set[Answer] = set()
 
     def catalog(self) -> Catalog:
@@ -68,6 +70,7 @@ class Gateway:
         if self._catalog is None or self._catalog.snapshot is not snapshot:
             self._catalog = Catalog(snapshot, self._settings.practice_only)
             self._saved = saved_settings.effective(self._settings, snapshot.settings)
+            self._sticky = saved_settings.value(snapshot.settings, self._settings, "sticky")
             self._pool.adopt(snapshot)
         return self._catalog
 
@@ -80,13 +83,15 @@ class Gateway:
         elif "haiku" not in call.model:
             self._last_model = call.model
         call.input_estimate = tokens.estimate(call.body)
-        strategy = self._saved.rotation_strategy
-        dispatch = Dispatch(call, resolution.targets, strategy, self._pool, self._transport, self._saved, self._load)
+        conversation = identify(call, str(key.id) if key else "") if self._sticky else None
+        dispatch = Dispatch(call, resolution.targets, self._worker, self._saved, conversation)
         began, logged = time.time(), _is_logging(catalog.snapshot)
 
         def closed(answer: Answer) -> None:
             self._live.discard(answer)
             dispatch.meter.settle(call.model)
+            if dispatch.warm is not None:
+                self.warmth.count(dispatch.warm)
             self._record(row(answer, key, began, client_ip), logged)
             for account_id, options in dispatch.lessons:
                 self._learn(account_id, options)

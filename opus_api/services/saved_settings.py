@@ -73,6 +73,7 @@ SAVED: Mapping[str, Saved] = {
     "rotationStrategy": Saved(
         _choice("priority", "round_robin", "least_used"), "Which account is next.", field="rotation_strategy"
     ),
+    "sticky": Saved(_flag, "Turns of a conversation go to the account that had its first one.", True),
     "cookieMaxErrorCount": Saved(
         _whole(1, 1000), "Failures in a row before an account is taken out.", field="cookie_max_error_count"
     ),

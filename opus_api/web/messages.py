@@ -100,6 +100,7 @@ def _answer(dialect: ModuleType) -> Response:
     try:
         body = _body(request)
         call = dialect.parse(body, _headers(request))
+        call.session = request.headers.get("x-claude-code-session-id", "")
         answer = _gateway().answer(call, key, request_id, address)
     except ApiError as error:
         _gateway().refused(Refusal(request_id, dialect.NAME, str(body.get("model") or ""), error), key, address)

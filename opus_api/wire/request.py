@@ -21,6 +21,7 @@ class Call:
     body: Body
     to_canonical: Callable[["Call"], Body]  # raises InvalidRequest
     headers: Mapping[str, str] = field(default_factory=dict)  # the client's anthropic-* headers, lower case
+    session: str = ""  # the client's x-claude-code-session-id
     include_usage: bool = True  # OpenAI: the client asked for the usage chunk
     input_estimate: int = 0  # tokens, for message_start
     usage_estimated: bool = False  # the upstream did not count

@@ -12,6 +12,8 @@ ROWS: dict[tuple[Verdict, int], tuple[Move, bool, bool]] = {
     (Verdict.CLIENT, 400): (Move.NONE, False, False),
     (Verdict.LEARN, 400): (Move.NONE, False, False),
     (Verdict.AUTH, 401): (Move.FREE, False, False),
+    (Verdict.EXPIRED, 401): (Move.FREE, False, False),
+    (Verdict.SUSPENDED, 403): (Move.FREE, False, False),
     (Verdict.QUOTA, 402): (Move.FREE, True, False),
     (Verdict.NO_MODEL, 404): (Move.FREE, False, False),
     (Verdict.RATE, 429): (Move.FREE, True, False),

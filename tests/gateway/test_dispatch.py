@@ -1,5 +1,6 @@
 """One request on its way, where no upstream can be made to behave so."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,37 +8,91 @@ import pytest
 from opus_api.config import Settings
 from opus_api.dialects import anthropic
 from opus_api.gateway.catalog import Catalog
-from opus_api.gateway.dispatch import Dispatch
+from opus_api.gateway.conversation import identify
+from opus_api.gateway.dispatch import Dispatch, Worker
 from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
 from opus_api.state.memory import MemoryState
+from tests.fakes import formats
 from tests.gateway.values import Notes, account, snapshot
+
+U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 
 
 class Broken:
     """A transport with a mistake in it."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked: list[str] = []
+
+    def exchange(self, request: Any, *_: Any) -> Any:
+        self.asked.append(request.headers["x-api-key"])
+        raise ZeroDivisionError
+
+
+class Spoken:
+    """The exchange of an upstream that answers."""
+
+    status = 200
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+    def open(self) -> Iterator[bytes]:
+        yield from ()
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from formats.anthropic.stream(formats.Said(), {})
+
+    def no_total_limit(self, seconds: float) -> None: ...
+    def last_event_came(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Speaking:
+    """A transport to upstreams that answer."""
 
     def exchange(self, *_: Any) -> Any:
-        self.asked += 1
-        raise ZeroDivisionError
+        return Spoken()
+
+
+class House:
+    """Two accounts, and a worker in front of them."""
+
+    def __init__(self, transport: Any):
+        self.accounts = snapshot(*(account(id, "anthropic", models=("m",)) for id in (1, 2)))
+        self.notes = Notes()
+        self.pool = Pool(self.notes, 3, MemoryState())  # type: ignore[arg-type]
+        self.pool.adopt(self.accounts)
+        self.worker = Worker(self.pool, transport, Load())
+
+    def dispatch(self, *messages: Any, stream: bool = True) -> Dispatch:
+        body = {"model": "m", "max_tokens": 5, "stream": stream, "messages": list(messages)}
+        targets = Catalog(self.accounts, practice_only=False).resolve("m").targets
+        call = anthropic.parse(body, {})
+        return Dispatch(call, targets, self.worker, Settings(), identify(call, ""))
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_mistake_of_our_own_is_no_reason_to_ask_anybody_else(stream: bool) -> None:
-    accounts = snapshot(account(1, models=("m",)), account(2, models=("m",)))
-    notes, transport, load = Notes(), Broken(), Load()
-    pool = Pool(notes, 3, MemoryState())  # type: ignore[arg-type]
-    pool.adopt(accounts)
-    body = {"model": "m", "max_tokens": 5, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
-    targets = Catalog(accounts, practice_only=False).resolve("m").targets
-    call = anthropic.parse(body, {})
-    dispatch = Dispatch(call, targets, "priority", pool, transport, Settings(), load)  # type: ignore[arg-type]
-    answer = Answer(dispatch, "req_1", 15.0, lambda _: None)
+    transport = Broken()
+    house = House(transport)
+    answer = Answer(house.dispatch(U, stream=stream), "req_1", 15.0, lambda _: None)
     with pytest.raises(ZeroDivisionError):
         answer.begin() if stream else answer.whole()
     answer.close()
-    assert (transport.asked, notes.states, load.requests) == (1, [], 0)
+    assert len(transport.asked) == 1
+    assert (house.notes.states, house.worker.load.requests) == ([], 0)
+
+
+def test_it_is_known_whether_a_turn_found_its_cache_warm() -> None:
+    house = House(Speaking())
+
+    def warm(*messages: Any) -> bool | None:
+        dispatch = house.dispatch(*messages)
+        assert b"".join(data for data, _ in dispatch.pieces())
+        return dispatch.warm
+
+    assert warm(U, A, U) is False, "nothing is remembered of it"
+    assert warm(U) is None, "a first turn has no turn before it"
+    assert warm(U, A, U) is True
+    assert warm(U, A, U, A, U) is True
