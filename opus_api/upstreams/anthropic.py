@@ -16,8 +16,6 @@ from opus_api.wire.messages import Event, unfold
 from opus_api.wire.request import Body, Call
 
 VERSION = "2023-06-01"
-# Anthropic sends no retry-after with the 429 of a monthly spend cap: asking again soon is useless.
-SPEND_CAP_WAIT = 3600.0
 
 # Documented names -> Anthropic's (M9)
 MODEL_NAMES = {
@@ -100,8 +98,8 @@ class Anthropic:
     def failure(self, response: HttpResponse, credentials: Credentials) -> Failure:
         failure = judge(response.status, message_of(response), response.headers, credentials)
         failure.details = details_of(response, credentials)
-        if failure.verdict is Verdict.RATE and failure.retry_after is None:
-            failure.verdict, failure.type, failure.retry_after = Verdict.QUOTA, "billing_error", SPEND_CAP_WAIT
+        if failure.verdict is Verdict.RATE and failure.retry_after is None:  # a monthly spend cap: an hour, then longer
+            failure.verdict, failure.type = Verdict.QUOTA, "billing_error"
         return failure
 
     def probe(self, credentials: Credentials) -> Flow[Probe]:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from opus_api.upstreams import UPSTREAMS
-from opus_api.upstreams.anthropic import EFFORT, SPEND_CAP_WAIT, EventReader
+from opus_api.upstreams.anthropic import EFFORT, EventReader
 from opus_api.upstreams.base import Failure, Verdict
 from opus_api.wire.http import HttpRequest, HttpResponse
 from tests.golden.pipeline import BASE_URL, Exchange
@@ -72,7 +72,7 @@ def test_a_body_too_deep_to_write_is_the_client_s_fault() -> None:
 def test_a_rate_limit_without_a_time_is_the_monthly_cap() -> None:
     error = json.dumps({"type": "error", "error": {"type": "rate_limit_error", "message": "cap"}}).encode()
     failure = ANTHROPIC.failure(HttpResponse(429, {}, error), EXCHANGE.credentials)
-    assert (failure.verdict, failure.retry_after) == (Verdict.QUOTA, SPEND_CAP_WAIT)
+    assert (failure.verdict, failure.retry_after) == (Verdict.QUOTA, None)
     failure = ANTHROPIC.failure(HttpResponse(429, {"retry-after": "7"}, error), EXCHANGE.credentials)
     assert (failure.verdict, failure.retry_after) == (Verdict.RATE, 7)
 
