@@ -26,13 +26,14 @@ except ConfigError as error:
 bind = f"{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
 backlog = 4096
 workers = settings.web_concurrency
-worker_class = "gevent"
+worker_class = "opus_api.web.worker.Worker"
 worker_connections = 4000  # a hard gate: more connections than this are not even accepted
 timeout = 60
 graceful_timeout = settings.graceful_timeout
 keepalive = 10  # also how long a client may take for its headers
 max_requests = 0  # replacing a worker makes a hole of seconds and cuts its long streams
 header_map = "drop"
+forwarder_headers = ""  # nobody sets SCRIPT_NAME or PATH_INFO from outside
 limit_request_field_size = 16_380
 forwarded_allow_ips = ",".join(str(network) for network in settings.trusted_proxies)
 control_socket_disable = True  # it would be made in the home directory
@@ -47,6 +48,14 @@ def on_starting(server: Any) -> None:
     addresses = [] if inherited else [address for address in server.cfg.address if isinstance(address, tuple)]
     _check_in_a_process_of_its_own(server.cfg.workers, addresses)
     _raise_file_limit()
+    from opus_api.web.worker import Generations  # after the check, which says in one sentence what is wrong
+
+    server.generations = Generations()
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    worker.generations = server.generations
+    worker.generations.begin(worker.age)
 
 
 def _check_in_a_process_of_its_own(workers: int, addresses: list[tuple[str, int]]) -> None:
@@ -70,9 +79,12 @@ def _raise_file_limit() -> None:
 
 
 def when_ready(server: Any) -> None:
-    """The master keeps none of our code (config.py, above): after HUP, workers must find what is on the disk then."""
+    """The master keeps none of our code (settings, worker): after HUP, workers must find what is on the disk then."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "opus_api"]:
         del sys.modules[name]
+
+
+on_reload = when_ready
 
 
 def post_worker_init(worker: Any) -> None:
@@ -80,10 +92,12 @@ def post_worker_init(worker: Any) -> None:
     worker.app.callable.extensions["recorder"].start()
     _start_jobs(worker.app.callable)
     gevent.spawn(_drain_when_stopping, worker)
+    _watch_the_hub()
     # What is loaded by now stays: no collection need look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    worker.generations.serve(worker.age)
 
 
 def _start_jobs(app: Any) -> None:
@@ -93,13 +107,24 @@ def _start_jobs(app: Any) -> None:
     app.extensions["jobs"].start()
 
 
+def _watch_the_hub() -> None:
+    from opus_api.hub import HubWatch  # not at the top, where it would stay in the master
+
+    HubWatch().start()
+
+
 def _drain_when_stopping(worker: Any) -> None:
-    """gunicorn would cut streams raw at graceful_timeout; a few seconds before it they end in their protocol."""
+    """gunicorn would cut streams raw at graceful_timeout; a few seconds before it they end in their protocol.
+
+    The worker leaves by itself before that, when nobody is connected any more.
+    """
     while worker.alive:
         gevent.sleep(0.2)
     worker.app.callable.extensions["jobs"].stop()  # another worker, or the next, goes on with them at once
     limit = worker.cfg.graceful_timeout
-    worker.app.callable.extensions["gateway"].drain(max(limit - 5, limit / 2))
+    gevent.sleep(max(limit - 5, limit / 2))
+    worker.app.callable.extensions["gateway"].end()
+    worker.hang_up()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -17,7 +17,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     _installation(app, settings)
     _services(app, settings)
     _sessions(app, settings)
-    _blueprints(app)
+    _blueprints(app, settings)
     _errors(app)
     _commands(app)
     return app
@@ -98,13 +98,14 @@ def _sessions(app: Flask, settings: Settings) -> None:
         app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
 
 
-def _blueprints(app: Flask) -> None:
-    from opus_api.web import auth, console, cookies, guards, health, keys, logs, management, messages
+def _blueprints(app: Flask, settings: Settings) -> None:
+    from opus_api.web import auth, console, cookies, cors, guards, health, keys, logs, management, messages
 
     for module in (health, messages, auth, cookies, keys, management, logs):
         app.register_blueprint(module.bp)
     console.register(app)
     app.before_request(guards.keep_out)
+    cors.register(app, settings)
 
 
 def _errors(app: Flask) -> None:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 KEY = "sk-client-0123456789"
 PASSWORD = "correct horse battery"
+CONF, HASTY = "gunicorn.conf.py", "tests/fakes/hasty.conf.py"
 LOOPBACK = "127.0.0.0/8"
 
 _names = itertools.count(1)
@@ -229,8 +230,8 @@ def installed(migrated: Path) -> Path:
 
 
 @contextmanager
-def gateway(migrated: Path, **settings: str) -> Iterator[Gateway]:
-    """A running service; ``settings`` by their environment names."""
+def gateway(migrated: Path, conf: str = CONF, **settings: str) -> Iterator[Gateway]:
+    """A running service; ``settings`` by their environment names. ``conf``: what gunicorn is configured by."""
     root = Path(tempfile.mkdtemp())
     folder, log = root / "data", root / "log"
     shutil.copytree(installed(migrated), folder)
@@ -239,7 +240,11 @@ def gateway(migrated: Path, **settings: str) -> Iterator[Gateway]:
     environment |= {"GRACEFUL_TIMEOUT": "5", **settings}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*GUNICORN, "wsgi:app"], cwd=ROOT, env=clean(environment), stdout=output, stderr=subprocess.STDOUT
+            [*GUNICORN, "-c", conf, "wsgi:app"],
+            cwd=ROOT,
+            env=clean(environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     found = Gateway(f"http://127.0.0.1:{port}", port, folder, environment, process, log)
     try:

@@ -25,8 +25,15 @@ from opus_api.transport import Transport
 from opus_api.wire.errors import ApiError, Restarting
 from opus_api.wire.request import Call
 
+MOST_LIVE = 1000  # answers of one worker
+LONGEST_END = 2.0  # seconds for telling clients that the service stops; who does not read by then is cut
+
 # Remembers options that an upstream's 400 taught, for an account id.
 Learn = Callable[[int, Mapping[str, Any]], None]
+
+
+def restarting() -> Restarting:
+    return Restarting("the gateway is restarting, retry", {"retry-after": "1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Refusal:
     dialect: str
     model: str  # "" when the body could not be read
     error: ApiError
+    client_gone: bool = False
 
 
 class Gateway:
@@ -63,6 +71,7 @@ class Gateway:
         self._last_model = ""
         self.warmth = Warmth()
         self._live: set[Answer] = set()
+        self.ending = False  # no time is left: nothing new begins
 
     def catalog(self) -> Catalog:
         """Of the current snapshot; the pool learns of changes here, too."""
@@ -74,8 +83,16 @@ class Gateway:
             self._pool.adopt(snapshot)
         return self._catalog
 
+    def check_load(self) -> None:
+        """Raises ApiError when nothing more may begin: too much runs already, or no time is left."""
+        if self.ending:
+            raise restarting()
+        if len(self._live) >= MOST_LIVE:
+            raise ApiError(529, "overloaded_error", "too many requests at once, retry", {"retry-after": "1"})
+
     def answer(self, call: Call, key: KeyValue | None, request_id: str, client_ip: str) -> Answer:
-        """Begin the answer to a call; nothing was sent yet. Raises NotFound for an unknown model."""
+        """Begin the answer to a call; nothing was sent yet. Raises ApiError: an unknown model, or ``check_load``."""
+        self.check_load()
         catalog = self.catalog()
         resolution = catalog.resolve(call.model, self._last_model)
         if resolution.substituted:
@@ -102,13 +119,13 @@ class Gateway:
             self._recorder.began(first_words(answer, key, began, client_ip))
         return answer
 
-    def drain(self, seconds: float) -> None:
-        """Let live answers go on for ``seconds``, then end each in its protocol; returns when none is left."""
-        give_up = time.monotonic() + seconds
-        while self._live:
-            if time.monotonic() >= give_up:
-                for answer in list(self._live):
-                    answer.dispatch.patience.interrupt(Restarting("the gateway is restarting, retry"))
+    def end(self) -> None:
+        """End every live answer in its protocol, and refuse new ones; returns when none is left, or in 2 s."""
+        self.ending = True
+        give_up = time.monotonic() + LONGEST_END
+        while self._live and time.monotonic() < give_up:
+            for answer in list(self._live):
+                answer.dispatch.patience.interrupt(restarting())
             gevent.sleep(0.1)
 
     def refused(self, refusal: Refusal, key: KeyValue | None, client_ip: str) -> None:
@@ -121,7 +138,7 @@ class Gateway:
             "model": refusal.model[:200],
             "stream": False,
             "status": DIALECTS[refusal.dialect].status(refusal.error),
-            "outcome": "client_error" if refusal.error.status < 500 else "gateway_error",
+            "outcome": _refused(refusal),
             "error_type": refusal.error.type,
             "client_ip": client_ip,
         }
@@ -186,6 +203,12 @@ def status(answer: Answer) -> int:
     if answer.client_gone:
         return LEFT
     return DIALECTS[answer.dispatch.call.dialect].status(answer.error) if answer.error else 200
+
+
+def _refused(refusal: Refusal) -> str:
+    if refusal.client_gone:
+        return "client_gone"
+    return "client_error" if refusal.error.status < 500 else "gateway_error"
 
 
 def outcome(answer: Answer) -> str:

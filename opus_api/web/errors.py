@@ -2,8 +2,9 @@
 
 import logging
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +23,10 @@ from opus_api.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, Not
 log = logging.getLogger(__name__)
 
 DIALECT_PATHS = ("/v1", "//v1", "/messages", "/chat", "/models")
+SIGNS_OF_ANTHROPIC = ("anthropic-version", "x-api-key")  # headers
 JSON_PATHS = ("/api/", "/v2/", "/health", "/openapi.json", "/metrics", "/ready")
-DISCARD_SECONDS = 5.0  # for which a body that was refused is read and thrown away
+# For so many seconds a body that was refused is read and thrown away, so that its sender gets to read why.
+DISCARD_SECONDS = {413: 5.0, 408: 0.5}
 
 
 def register(app: Flask) -> None:
@@ -37,12 +40,15 @@ def register(app: Flask) -> None:
 
 def dialect_of(request: Request) -> ModuleType | None:
     """Which dialect the caller of this path speaks; None for the console and its API."""
-    path = request.path
+    return _dialect(request.path, {name for name in SIGNS_OF_ANTHROPIC if name in request.headers})
+
+
+def _dialect(path: str, headers: Container[str]) -> ModuleType | None:
     if not path.startswith(DIALECT_PATHS):
         return None
     if "/chat/" in path or path.endswith("/responses"):
         return openai
-    if "/messages" in path or "anthropic-version" in request.headers or "x-api-key" in request.headers:
+    if "/messages" in path or any(name in headers for name in SIGNS_OF_ANTHROPIC):
         return anthropic
     return openai
 
@@ -53,19 +59,36 @@ def answer(error: ApiError) -> AnyResponse:
     if dialect is not None:
         return dialect_error(dialect, error, ids.request_id())
     if request.path.startswith(JSON_PATHS):
-        body: Mapping[str, Any] = {"error": {"type": error.type, "message": error.message}}
-        return Response(jsons.dumps(body), error.status, dict(error.headers), content_type="application/json")
+        return Response(_plain(error), error.status, dict(error.headers), content_type="application/json")
     page = error_page(error.status, error.message)
     page.headers.update(error.headers)
     return page
+
+
+def _plain(error: ApiError) -> bytes:
+    return jsons.dumps({"error": {"type": error.type, "message": error.message}})
+
+
+def raw_refusal(error: ApiError, path: str, headers: Container[str]) -> bytes:
+    """A whole HTTP answer for a request that no app has seen: in the dialect of its path, if it got that far.
+
+    ``headers``: the names it brought, lower case.
+    """
+    dialect, request_id = _dialect(path, headers), ids.request_id()
+    body = dialect.error_body(error, request_id) if dialect else _plain(error)
+    status = dialect.status(error) if dialect else error.status
+    head = {"connection": "close", "content-type": "application/json", "content-length": str(len(body))}
+    head |= identity(dialect, request_id) if dialect else {"request-id": request_id}
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in head.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def dialect_error(dialect: ModuleType, error: ApiError, request_id: str) -> Response:
     headers = {**identity(dialect, request_id), **error.headers}
     body = dialect.error_body(error, request_id)
     response = Response(body, dialect.status(error), headers, content_type="application/json")
-    if error.status in (413, 408):
-        response.response = _ThenDiscard(body, request.environ)
+    if error.status in DISCARD_SECONDS:
+        response.response = _ThenDiscard(body, request.environ, DISCARD_SECONDS[error.status])
     return response
 
 
@@ -77,8 +100,9 @@ def identity(dialect: ModuleType, request_id: str) -> dict[str, str]:
 class _ThenDiscard:
     """The answer, then the rest of the request's body for a few seconds: a client that still sends reads nothing."""
 
-    def __init__(self, body: bytes, environ: Mapping[str, Any]):
+    def __init__(self, body: bytes, environ: Mapping[str, Any], seconds: float):
         self._body = body
+        self._seconds = seconds
         self._input: Any = environ.get("wsgi.input")
         self._socket: Any = environ.get("gunicorn.socket")
 
@@ -92,7 +116,7 @@ class _ThenDiscard:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _discarded(self) -> bool:
-        with gevent.Timeout(DISCARD_SECONDS, False), suppress(OSError, ParseException):  # type: ignore[arg-type]
+        with gevent.Timeout(self._seconds, False), suppress(OSError, ParseException):  # type: ignore[arg-type]
             while self._input.read(65_536):
                 pass
             return True

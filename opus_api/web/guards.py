@@ -1,5 +1,6 @@
 """Who may come in: addresses that are blocked, the API key of a request; from the snapshot, without a query."""
 
+import hmac
 import ipaddress
 import time
 
@@ -65,9 +66,24 @@ def _find(snapshot: Snapshot, key: str) -> KeyValue | None:
 
 
 def may_be_anonymous(request: Request, settings: Settings) -> bool:
-    """ANONYMOUS_ACCESS; ``loopback`` also wants no sign of a proxy or of another site's page."""
+    """ANONYMOUS_ACCESS."""
     if settings.anonymous_access != "loopback":
         return settings.anonymous_access == "on"
+    return is_local(request)
+
+
+def shows_metrics_token(request: Request, snapshots: Snapshots) -> bool:
+    """The setting ``metricsToken``, as a Bearer token: what a monitor is given."""
+    try:
+        expected = snapshots.current().settings.get("metricsToken")
+    except SQLAlchemyError:
+        return False
+    shown = _bearer(request) or ""
+    return bool(expected) and hmac.compare_digest(shown.encode(), str(expected).encode())
+
+
+def is_local(request: Request) -> bool:
+    """Whether it comes from this machine, without a sign of a proxy or of another site's page."""
     headers = request.headers
     if any(name in headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "Origin")):
         return False

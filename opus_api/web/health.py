@@ -1,11 +1,17 @@
-"""Blueprint ``health``: whether this process answers, in the two shapes that people ask for."""
+"""Blueprint ``health``: whether this process answers, in the two shapes that people ask for, and whether it should be
+sent requests."""
 
-from flask import Blueprint, jsonify
+import gevent
+import sqlalchemy as sa
+from flask import Blueprint, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 
+from opus_api.extensions import db
 from opus_api.models import now
 from opus_api.services.values import rfc3339
 from opus_api.version import __version__
+from opus_api.web import guards
+from opus_api.web.signed_in import check_signed_in
 
 bp = Blueprint("health", __name__)
 
@@ -18,3 +24,26 @@ def health() -> ResponseReturnValue:
 @bp.get("/healthz")
 def healthz() -> ResponseReturnValue:
     return jsonify(status="ok")
+
+
+DATABASE_LIMIT = 2.0  # seconds
+
+
+@bp.get("/ready")
+def ready() -> ResponseReturnValue:
+    """503 while the database is away or this worker stops: a balancer sends its requests elsewhere."""
+    if not guards.is_local(request) and not guards.shows_metrics_token(request, current_app.extensions["snapshots"]):
+        check_signed_in()
+    worker = request.environ.get("opus.worker")
+    checks = {"database": _database(), "worker": "ok" if worker is None or worker.alive else "stopping"}
+    is_ready = set(checks.values()) == {"ok"}
+    return jsonify(status="ready" if is_ready else "not ready", checks=checks), 200 if is_ready else 503
+
+
+def _database() -> str:
+    try:
+        with gevent.Timeout(DATABASE_LIMIT), db.engine.connect() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except (sa.exc.SQLAlchemyError, gevent.Timeout):
+        return "unreachable"
+    return "ok"

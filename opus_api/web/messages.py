@@ -11,22 +11,27 @@ from flask.typing import ResponseReturnValue
 from opus_api.config import Settings
 from opus_api.dialects import anthropic, openai
 from opus_api.gateway import tokens
-from opus_api.gateway.gateway import Gateway, Refusal
+from opus_api.gateway.gateway import Gateway, Refusal, restarting
 from opus_api.gateway.stream import Answer, ClientWatch, as_api_error
 from opus_api.services.snapshot import KeyValue
 from opus_api.transport import ClientGone
 from opus_api.web import guards
+from opus_api.web.bodies import BodyCut, received
 from opus_api.web.client import client_ip
 from opus_api.web.errors import dialect_error, dialect_of, identity
 from opus_api.wire import ids, jsons
 from opus_api.wire.checks import json_object
-from opus_api.wire.errors import ApiError, InvalidRequest, TooLarge
+from opus_api.wire.errors import ApiError, InvalidRequest
 from opus_api.wire.request import Call
 
 bp = Blueprint("messages", __name__)
 
 LARGEST_BODY = 32 * 2**20
+LARGE_BODY = 2**18  # from here on it is understood in a thread: the hub would stand still
+PIECE = 2**16  # bytes of a whole answer that are written at once
 DEFAULT_PAGE = 20
+
+Parse = Callable[[dict[str, Any], Mapping[str, str]], Call]
 
 
 def route(path: str, method: str) -> Callable[[Callable[..., ResponseReturnValue]], Callable[..., ResponseReturnValue]]:
@@ -58,7 +63,10 @@ def count_tokens() -> ResponseReturnValue:
     request_id = ids.request_id()
     try:
         _key(request)
-        call = anthropic.parse_count(_body(request), _headers(request))
+        _gateway().check_load()  # before the body is read
+        _, call = _understood(anthropic.parse_count, received(request, LARGEST_BODY), _headers(request))
+        if isinstance(call, ApiError):
+            raise call
         _gateway().catalog().resolve(call.model)
         # Exact counting takes milliseconds per 100 KB: not in the thread that serves all streams.
         count = gevent.get_hub().threadpool.apply(tokens.count, (call.body,))
@@ -92,18 +100,23 @@ def model(name: str) -> ResponseReturnValue:
 def _answer(dialect: ModuleType) -> Response:
     request_id = ids.request_id()
     address = client_ip(request, _settings())
-    body: dict[str, Any] = {}
+    model = ""
     try:
         key = _key(request)
     except ApiError as error:
         return dialect_error(dialect, error, request_id)
     try:
-        body = _body(request)
-        call = dialect.parse(body, _headers(request))
+        _gateway().check_load()  # before the body is read
+        model, call = _understood(dialect.parse, received(request, LARGEST_BODY), _headers(request))
+        if isinstance(call, ApiError):
+            raise call
         call.session = request.headers.get("x-claude-code-session-id", "")
         answer = _gateway().answer(call, key, request_id, address)
     except ApiError as error:
-        _gateway().refused(Refusal(request_id, dialect.NAME, str(body.get("model") or ""), error), key, address)
+        gone = isinstance(error, BodyCut)
+        if gone and _gateway().ending:  # it was us who cut it
+            error, gone = restarting(), False
+        _gateway().refused(Refusal(request_id, dialect.NAME, model, error, gone), key, address)
         return dialect_error(dialect, error, request_id)
     watch = ClientWatch(request.environ["gunicorn.socket"], answer.dispatch.patience) if _is_served() else None
     return _streamed(dialect, call, answer, watch) if call.stream else _whole(dialect, call, answer, watch)
@@ -132,7 +145,9 @@ def _whole(dialect: ModuleType, call: Call, answer: Answer, watch: ClientWatch |
         return _failed(dialect, answer, body, error)
     headers = _answer_headers(dialect, call, answer)
     body.close()
-    return Response(data, 200, headers, content_type="application/json")
+    headers["content-length"] = str(len(data))
+    pieces = (data[at : at + PIECE] for at in range(0, len(data), PIECE))
+    return Response(pieces, 200, headers, content_type="application/json", direct_passthrough=True)
 
 
 def _failed(dialect: ModuleType, answer: Answer, body: "_Body", error: Exception) -> Response:
@@ -203,15 +218,23 @@ def _headers(request: Request) -> Mapping[str, str]:
     return found
 
 
-def _body(request: Request) -> dict[str, Any]:
-    """Raises InvalidRequest, and TooLarge as soon as the limit is known to be passed."""
-    # Not request.get_data(): it cuts a chunked body at the limit without saying so. gunicorn ends the input itself.
-    if (request.content_length or 0) > LARGEST_BODY:
-        raise TooLarge("Request exceeds the maximum size")
-    data = request.environ["wsgi.input"].read(LARGEST_BODY + 1)
-    if len(data) > LARGEST_BODY:
-        raise TooLarge("Request exceeds the maximum size")
-    return json_object(data)
+def _understood(parse: Parse, data: bytes, headers: Mapping[str, str]) -> tuple[str, Call | ApiError]:
+    """The model that was named, "" when there is none, and the call, or what is wrong with it."""
+    if len(data) < LARGE_BODY:
+        return _parsed(parse, data, headers)
+    found: tuple[str, Call | ApiError] = gevent.get_hub().threadpool.apply(_parsed, (parse, data, headers))
+    return found
+
+
+def _parsed(parse: Parse, data: bytes, headers: Mapping[str, str]) -> tuple[str, Call | ApiError]:
+    # Returns what it might raise: an error that leaves a thread of the pool is printed.
+    model = ""
+    try:
+        body = json_object(data)
+        model = str(body.get("model") or "")
+        return model, parse(body, headers)
+    except ApiError as error:
+        return model, error
 
 
 # ---- lists

@@ -64,6 +64,11 @@ def is_signed_in() -> bool:
     return True
 
 
+def check_signed_in() -> None:
+    """For views that know other ways in, too. Raises Unauthorized, Forbidden."""
+    _identify()
+
+
 def caller() -> Caller:
     """Whom a guard let in."""
     found: Caller = g.caller

@@ -66,6 +66,8 @@ def json_object(raw: bytes) -> dict[str, Any]:
     """A request body. Raises InvalidRequest."""
     if not raw.strip():
         raise InvalidRequest("The request body is empty; send a JSON object.")
+    if jsons.has_too_many_values(raw):
+        raise InvalidRequest(f"The request body holds more than {jsons.MOST_MARKS:,} JSON values.")
     try:
         body = jsons.loads(raw)
     except jsons.JsonError:

@@ -2,12 +2,19 @@
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 import orjson
 
 DEEPEST = 254  # levels that ``dumps`` writes: orjson's bound
 ROOM = 14  # levels that an answer may have around what a model wrote
+# Parsing holds the interpreter lock from beginning to end, and with it every stream of the process. Both bounds keep
+# that below a tenth of a second, in the worst form that JSON can have.
+MOST_MARKS = 250_000
+LARGEST_ODD = 8 * 2**20  # bytes of a text that orjson refuses
+MARKS = (b",", b":", b"[", b"{")
+SLICE = 4 * 2**20
 
 
 class JsonError(ValueError):
@@ -18,8 +25,9 @@ def loads(data: bytes | str) -> Any:
     """Raises JsonError. Lone surrogates (an emoji split in two) are accepted: JavaScript clients send them."""
     try:
         return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
+    except orjson.JSONDecodeError as error:
+        if len(data) > LARGEST_ODD:
+            raise JsonError(str(error)) from None
     try:
         return json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -37,6 +45,37 @@ def loads_shallow(data: bytes | str) -> Any:
             around = [around]
         dumps(around)
     return value
+
+
+def has_too_many_values(data: bytes) -> bool:
+    """Whether ``data`` holds more than MOST_MARKS commas, colons and opening brackets outside of strings.
+
+    Each value brings one, so that they measure what parsing costs; the length of strings costs next to nothing.
+    """
+    if len(data) <= MOST_MARKS or not _has_many_marks(data):
+        return False
+    found, inside, start = 0, 0, 0
+    while start < len(data) and found <= MOST_MARKS:
+        piece = data[start : start + SLICE]
+        start += len(piece)
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # an escape may not be cut in two
+            piece += data[start : start + 1]
+            start += 1
+        parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 2 * MOST_MARKS + 2)
+        outside = b"".join(parts[inside::2])
+        found += sum(map(outside.count, MARKS))
+        inside ^= (len(parts) - 1) % 2
+    return found > MOST_MARKS
+
+
+def _has_many_marks(data: bytes) -> bool:
+    """The same, those inside of strings included."""
+    found = 0
+    for mark in MARKS:  # one call each, so that a thread lets others have the lock in between
+        found += data.count(mark)
+        if found > MOST_MARKS:
+            return True
+    return False
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -67,12 +106,9 @@ def dumps(value: Any) -> bytes:
 
 def _too_deep(text: str) -> bool:
     depth = deepest = 0
-    for char in text:  # counts brackets inside strings, too: only a bound
-        if char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}":
-            depth -= 1
+    for bracket in re.findall(r"[\[\]{}]", text):  # those inside strings, too: only a bound
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
     return deepest > DEEPEST
 
 

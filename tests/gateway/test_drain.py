@@ -1,15 +1,219 @@
-"""What becomes of live answers when the service is told to stop."""
+"""What becomes of live answers when the service is told to stop or to load itself anew."""
 
+import itertools
+import signal
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from tests.live import gateway
+import pytest
+
+from tests import bars
+from tests.fakes.upstream import FOREVER, Asked, Reply, Upstream, spoken, streamed
+from tests.gateway.conftest import Stage
+from tests.live import HASTY, KEY, Answer, Gateway, body, gateway, read, wait_until
+from tests.raw import CHAT, MESSAGES, answer, connected, head, request, to_the_end
+
+STREAMED = {"anthropic": MESSAGES, "openai": CHAT}
+SOON, LATER, NEVER = "soon", "later", "never"  # models: when their answers end
+
+
+def unhurried(asked: Asked) -> Reply:
+    """A stream of some 0.5 s (SOON), 3 s (LATER), or without end; a whole answer waits as long before it comes."""
+    pause = {SOON: 0.05, LATER: 0.3, NEVER: FOREVER}[asked.model]
+    reply = spoken(asked)
+    if isinstance(reply.body, bytes):
+        reply.before = [10 * pause]
+        return reply
+    steps = list(reply.body)
+    return streamed([*steps[:3], *itertools.chain(*((pause, step) for step in steps[3:]))])
+
+
+@pytest.fixture
+def stoppable(migrated: Path, upstream: Upstream, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """With so many seconds to stop as the test says."""
+    seconds = getattr(request, "param", 6)
+    with gateway(migrated, GRACEFUL_TIMEOUT=str(seconds)) as running:
+        upstream.answers |= dict.fromkeys((SOON, LATER, NEVER), unhurried)
+        running.account("openai", f"{upstream.url}/v1", models=[SOON, LATER, NEVER])
+        yield Stage(running, upstream)
+        for model in (SOON, LATER, NEVER):
+            upstream.answers.pop(model)
+
+
+def streams(live: Gateway, models: list[str], pool: ThreadPoolExecutor) -> list[Any]:
+    """Begun, in turn in both dialects; each comes to an Answer, read to the regular end of its chunks."""
+    paths = itertools.cycle(STREAMED.values())
+    begun = threading.Barrier(len(models) + 1)
+
+    def one(model: str, path: str) -> tuple[str, Answer]:
+        with live.streaming(model, path) as response:
+            first = response.readline()
+            begun.wait(60)
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return model, Answer(response.status, headers, first + response.read())
+
+    running = [pool.submit(one, model, next(paths)) for model in models]
+    begun.wait(60)
+    return running
+
+
+def end(found: Answer) -> str:
+    """complete, or the type of the error that ended it."""
+    last = found.events[-1]
+    if last.get("type") == "message_stop" or "done" in last:
+        return "complete"
+    return str(last["error"]["type"])
+
+
+def stopped(stoppable: Stage, count: int) -> None:
+    """SIGTERM with ``count`` streams: a third soon done, a third in time, a third never. All end in their protocol."""
+    models = [(SOON, LATER, NEVER)[n % 3] for n in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        running = streams(stoppable.gateway, models, pool)
+        began = time.monotonic()
+        stoppable.gateway.process.terminate()
+        found = [future.result(60) for future in running]
+    code = stoppable.gateway.process.wait(30)
+    took = time.monotonic() - began
+    ends = Counter((model, end(got)) for model, got in found)
+    cut = {kind for model, kind in ends if model == NEVER}
+    assert {kind for model, kind in ends if model != NEVER} == {"complete"}, ends
+    assert cut <= {"overloaded_error", "server_error", "api_error"}, ends
+    rows = stoppable.gateway.rows()
+    bars.report(1, streams=count, complete_or_told=len(found) / count, rows=len(rows), stopped_in_s=took)
+    assert code == 0
+    assert len(rows) == count
+    assert Counter(row["outcome"] for row in rows) == {
+        "ok": sum(model != NEVER for model in models),
+        "aborted": sum(model == NEVER for model in models),
+    }
+    assert took <= 8
+
+
+@pytest.mark.parametrize("stoppable", [6], indirect=True)
+def test_when_it_stops_every_stream_ends_in_its_protocol(stoppable: Stage) -> None:
+    stopped(stoppable, 30)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("stoppable", [8], indirect=True)
+def test_when_it_stops_200_streams_end_in_their_protocol(stoppable: Stage) -> None:
+    stopped(stoppable, 200)
+
+
+@pytest.mark.parametrize("stoppable", [4], indirect=True)
+@pytest.mark.parametrize("path, status", [(MESSAGES, 529), (CHAT, 503)])
+def test_a_whole_answer_that_can_not_be_given_in_time_is_an_error(stoppable: Stage, path: str, status: int) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(stoppable.gateway.post, path, body(NEVER))
+        wait_until(lambda: [asked for asked in stoppable.upstream.asked if asked.model == NEVER])
+        stoppable.gateway.process.terminate()
+        got = waiting.result(10)
+    assert (got.status, got.json["error"]["message"]) == (status, "the gateway is restarting, retry")
+    assert got.headers["retry-after"] == "1"
+    assert stoppable.gateway.process.wait(10) == 0
+    assert [row["status"] for row in stoppable.gateway.rows()] == [status]
+
+
+@pytest.mark.parametrize("stoppable", [4], indirect=True)
+def test_who_only_sends_or_only_stays_connected_does_not_hold_it_up(stoppable: Stage) -> None:
+    live = stoppable.gateway
+    with connected(live.port) as idle, connected(live.port) as sender, connected(live.port) as reader:
+        idle.sendall(head("/healthz", method="GET"))
+        assert b"200 OK" in idle.recv(65_536)
+        sender.sendall(head(MESSAGES, "content-length: 500") + b"{")
+        reader.sendall(request(MESSAGES, body("practice/endless", stream=True)))
+        reader.recv(1)
+        began = time.monotonic()
+        live.process.terminate()
+        got = answer(to_the_end(sender))
+        assert got.error == (529, "overloaded_error", "the gateway is restarting, retry")
+        assert idle.recv(1) == b""
+        assert live.process.wait(10) == 0
+        assert time.monotonic() - began < 6
+    assert sorted((row["model"], row["status"]) for row in live.rows())[0] == ("", 529)
+
+
+@pytest.mark.parametrize("stoppable", [12], indirect=True)
+def test_while_it_stops_connections_close_and_it_is_not_ready(stoppable: Stage) -> None:
+    with closing(stoppable.gateway.connection()) as connection, closing(stoppable.gateway.connection()) as other:
+        for kept in (connection, other):
+            kept.request("GET", "/ready")
+            assert read(kept).json["status"] == "ready"
+        stoppable.gateway.process.terminate()
+        time.sleep(0.3)
+        connection.request("GET", "/ready")
+        got = read(connection)
+        assert (got.status, got.json["checks"]["worker"]) == (503, "stopping")
+        assert got.headers["connection"] == "close"
+        other.request("POST", MESSAGES, request(MESSAGES, body(SOON)).partition(b"\r\n\r\n")[2], {"x-api-key": KEY})
+        got = read(other)
+        assert (got.status, got.headers["connection"]) == (200, "close"), (
+            "what is asked on a kept connection is answered"
+        )
+
+
+# ---- reload
+
+
+def reloaded(stoppable: Stage, hups: int, count: int, rate: float) -> None:
+    """Streams and a steady flow of requests while the service is told ``hups`` times to load itself anew."""
+    live, failed, took = stoppable.gateway, [], []
+    over = threading.Event()
+
+    def flow(_: int) -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            try:
+                got = live.ask(SOON if rate < 10 else "practice/x")
+                if got.status != 200:
+                    failed.append(got)
+            except OSError as error:
+                failed.append(error)
+            took.append((time.monotonic() - began) * 1000)
+            time.sleep(max(0.0, 4 / rate - (time.monotonic() - began)))
+
+    with ThreadPoolExecutor(count + 4) as pool:
+        running = streams(live, [LATER] * count, pool)
+        flowing = [pool.submit(flow, n) for n in range(4)]
+        time.sleep(1)
+        quiet = len(took)
+        for _ in range(hups):
+            live.process.send_signal(signal.SIGHUP)
+            time.sleep(2.5)
+        ends = Counter(end(future.result(60)[1]) for future in running)
+        over.set()
+        [future.result(10) for future in flowing]
+    p99 = statistics.quantiles(took[quiet:], n=100)[98] if len(took) - quiet > 10 else max(took)
+    bars.report(1, hups=hups, streams=count, requests=len(took), failed=len(failed), ends=dict(ends), p99_ms=p99)
+    assert ends == {"complete": count}
+    assert failed == []
+
+
+def test_a_reload_fails_no_request_and_cuts_no_stream(stoppable: Stage) -> None:
+    reloaded(stoppable, hups=1, count=20, rate=40)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("stoppable", [20], indirect=True)
+def test_five_reloads_with_200_streams_and_50_requests_a_second_fail_none(stoppable: Stage) -> None:
+    reloaded(stoppable, hups=5, count=200, rate=50)
+
+
+# ---- practice, which needs no upstream
 
 
 def test_a_stream_that_can_not_finish_ends_with_an_error_event_and_leaves_its_row(migrated: Path) -> None:
-    with gateway(migrated, GRACEFUL_TIMEOUT="4") as live:
-        with live.streaming(
-            "practice/endless", messages=[{"role": "user", "content": "[[practice:slow]] Hi"}]
-        ) as stream:
+    with gateway(migrated, HASTY, GRACEFUL_TIMEOUT="3") as live:
+        messages = [{"role": "user", "content": "[[practice:slow]] Hi"}]
+        with live.streaming("practice/endless", messages=messages) as stream:
             assert stream.readline() == b"event: message_start\n"
             live.process.terminate()
             rest = stream.read()  # to the regular end of the chunked body
@@ -17,14 +221,3 @@ def test_a_stream_that_can_not_finish_ends_with_an_error_event_and_leaves_its_ro
         assert live.process.wait(timeout=10) == 0
         (row,) = live.rows()
         assert (row["outcome"], row["error_type"]) == ("aborted", "overloaded_error")
-
-
-def test_a_stream_that_finishes_in_time_finishes(migrated: Path) -> None:
-    with gateway(migrated, GRACEFUL_TIMEOUT="12") as live:
-        with live.streaming("practice/short") as stream:
-            assert stream.readline() == b"event: message_start\n"
-            live.process.terminate()
-            rest = stream.read()
-        assert rest.endswith(b'data: {"type":"message_stop"}\n\n')
-        assert live.process.wait(timeout=14) == 0
-        assert [row["outcome"] for row in live.rows()] == ["ok"]
