@@ -4,11 +4,8 @@ import sqlalchemy as sa
 from alembic import context
 from flask import current_app
 
-from opus_api import models
+from opus_api import database, models
 from opus_api.extensions import db
-
-# Two processes that start at once must not migrate at once. Any number that nobody else takes.
-LOCK = 7_860_001
 
 
 def include(item: object, name: str | None, kind: str, reflected: bool, compared: object) -> bool:
@@ -23,21 +20,42 @@ def run() -> None:
         with context.begin_transaction():
             context.run_migrations()
         return
-    with db.engine.connect() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
-            connection.execute(sa.text("SET lock_timeout = '3s'"))  # rather fail than hold up the running service
-            connection.commit()
+    with database.migrating(db.engine), db.engine.connect() as connection:
+        _begin(connection)
         try:
             context.configure(connection=connection, **options)
             with context.begin_transaction():
                 context.run_migrations()
+            _commit(connection)
         finally:
-            if connection.dialect.name == "postgresql":
-                connection.rollback()
-                connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
-                connection.execute(sa.text("RESET lock_timeout"))
-                connection.commit()
+            _end(connection)
+
+
+def _begin(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SET lock_timeout = '3s'"))  # rather fail than hold up the running service
+        connection.commit()
+    elif connection.dialect.name == "sqlite":
+        # A table that is made anew is dropped for a moment, which must not delete the rows that refer to it. One
+        # transaction for all: whoever looks sees the old schema or the new one, and a failure leaves the old one.
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _commit(connection: sa.Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise RuntimeError(f"table {broken[0]} refers to rows that are gone")
+        connection.commit()
+
+
+def _end(connection: sa.Connection) -> None:
+    connection.rollback()
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("RESET lock_timeout"))
+        connection.commit()
+    elif connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
 
 
 run()

@@ -4,12 +4,15 @@ A transaction here never does other IO between its first write and its commit, s
 hold each other up; another process (the CLI, a backup) can, and only for the length of its own transaction.
 """
 
+import errno
+import fcntl
+import logging
 import os
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api.config import ConfigError, Settings
+
+log = logging.getLogger(__name__)
 
 BUSY_PAUSE = 0.01  # seconds between two looks whether SQLite's write lock is free
 BUSY_LIMIT = 5.0  # seconds in all that a writer waits for its turn
@@ -130,6 +135,75 @@ def _wait(connection: Any) -> None:
     _Server.silent = False
 
 
+class _Migrating:
+    depth = 0  # how often this process holds the lock
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[None]:
+    """Only one process at a time is in here, however many start at once; the others wait. A server may take its time
+    with a statement in here."""
+    global ROUND_TRIP_LIMIT  # noqa: PLW0603 - a migration is all that its process does
+    limit, lock = ROUND_TRIP_LIMIT, None
+    if not _Migrating.depth:
+        lock = _lock_folder(engine) if engine.dialect.name == "sqlite" else _lock_server(engine)
+        ROUND_TRIP_LIMIT = 3600.0
+    _Migrating.depth += 1
+    try:
+        yield
+    finally:
+        _Migrating.depth -= 1
+        ROUND_TRIP_LIMIT = limit
+        if lock is not None:
+            lock()
+
+
+def _lock_folder(engine: Engine) -> Callable[[], None]:
+    """Returns what unlocks it."""
+    file = os.open(Path(engine.url.database or "").absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+
+    def locked() -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        return True  # also where the file system knows no locks: SQLite's own is left
+
+    _wait_for(locked)
+    return lambda: os.close(file)
+
+
+def _lock_server(engine: Engine) -> Callable[[], None]:
+    """The lock ends with its connection, so also with its process. Returns what unlocks it."""
+    connection = engine.connect()
+    postgresql = "SELECT CASE WHEN pg_try_advisory_lock(7860001) THEN 1 ELSE 0 END"  # a number nobody else takes
+    question = postgresql if engine.dialect.name == "postgresql" else "SELECT GET_LOCK('opus_api_migration', 0)"
+
+    def locked() -> bool:
+        taken = connection.execute(sa.text(question)).scalar()
+        connection.commit()
+        return bool(taken)
+
+    def unlock() -> None:
+        connection.invalidate()  # closed, not given back to the pool
+        connection.close()
+
+    _wait_for(locked)
+    return unlock
+
+
+def _wait_for(locked: Callable[[], bool]) -> None:
+    say = time.monotonic() + 5
+    while not locked():
+        if say and time.monotonic() > say:
+            log.warning("another process is migrating the database; waiting for it")
+            say = 0.0
+        time.sleep(0.1)
+
+
 def make_folder(settings: Settings) -> None:
     """DATA_DIR, and the folder of an SQLite file elsewhere. Raises ConfigError."""
     folders = [settings.data_dir]
@@ -144,6 +218,9 @@ def make_folder(settings: Settings) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigError(f"DATA_DIR {folder} cannot be written ({reason}); name a folder that can be.") from None
+    if len(folders) > 1:
+        with suppress(OSError):  # for its owner alone; the files that SQLite puts beside it are made alike
+            os.close(os.open(str(name), os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def check(engine: Engine) -> None:

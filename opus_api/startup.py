@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import shlex
-import shutil
 import socket
 import sqlite3
 import sys
@@ -35,7 +34,7 @@ def main() -> None:
         check_workers(settings.web_concurrency)
         check_free(settings.host, settings.port)
         app = create_app(settings)
-        with app.app_context():
+        with app.app_context(), database.migrating(db.engine):  # of two first starts one finds everything made
             migrate(settings)
             lines = first_start(settings)
     except (ConfigError, ApiError) as error:
@@ -102,22 +101,22 @@ def check_before_workers(workers: str, addresses: str) -> None:
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the schema up to date. An SQLite file with data is copied first, and put back when this fails.
+    """Bring the schema up to date, whole or not at all. An SQLite file with data is copied first.
 
     Raises ConfigError.
     """
-    present, newest = _revisions()
-    if present == newest:
-        return
-    file = Path(str(db.engine.url.database)) if settings.on_sqlite and present else None
-    backup = _backup(file, present) if file else None
-    try:
-        upgrade()
-    except (Exception, SystemExit) as error:  # whatever it was: never start on half a schema
-        if file and backup:
-            _restore(file, backup)
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"The database could not be migrated ({reason}); it is as it was before.") from error
+    with database.migrating(db.engine):
+        present, newest = _revisions()
+        if present == newest:
+            return
+        try:
+            if settings.on_sqlite and present:
+                _backup(Path(str(db.engine.url.database)), present)
+            upgrade()
+        except (Exception, SystemExit) as error:  # whatever it was: never start on half a schema
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            kept = "look at it before the next start" if db.engine.dialect.name == "mysql" else "it is as it was before"
+            raise ConfigError(f"The database could not be migrated ({reason}); {kept}.") from error
 
 
 def _revisions() -> tuple[str | None, str | None]:
@@ -127,22 +126,13 @@ def _revisions() -> tuple[str | None, str | None]:
         return MigrationContext.configure(connection).get_current_revision(), newest
 
 
-def _backup(file: Path, revision: str | None) -> Path:
+def _backup(file: Path, revision: str) -> None:
     """A consistent copy, unlike ``cp``, which misses what is still in the write-ahead log."""
     backup = file.with_name(f"{file.name}.before-upgrade-from-{revision}")
     backup.unlink(missing_ok=True)
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("VACUUM INTO ?", (str(backup),))
     backup.chmod(0o600)
-    return backup
-
-
-def _restore(file: Path, backup: Path) -> None:
-    db.session.remove()
-    db.engine.dispose()
-    for rest in ("-wal", "-shm"):
-        file.with_name(file.name + rest).unlink(missing_ok=True)
-    shutil.copyfile(backup, file)
 
 
 # --- The first start --------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import sqlite3
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from flask_migrate import upgrade
+from flask_migrate import downgrade, upgrade
 
 from opus_api import config, create_app, startup
 from opus_api.config import ConfigError, Settings
@@ -48,7 +49,8 @@ def test_the_first_start_makes_everything_and_the_second_tells_nothing(nothing: 
     assert password
     assert curl
     assert len(SECRET.findall(first.output)) == 2
-    assert (Path(nothing["DATA_DIR"]) / "secret.key").stat().st_mode & 0o777 == 0o600
+    files = {path.name: path.stat().st_mode & 0o777 for path in Path(nothing["DATA_DIR"]).iterdir() if path.is_file()}
+    assert files == {"secret.key": 0o600, "opus.db": 0o600} | dict.fromkeys(files, 384)
 
     with service(START, nothing) as second:
         assert post(f"{address}/api/auth/login", {"username": "admin", "password": password[1]})[0] == 200
@@ -229,17 +231,65 @@ def test_a_file_with_data_is_copied_before_it_is_migrated(
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_failed_migration_leaves_the_database_as_it_was(
-    settings: Settings, before_the_last_migration: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def break_off() -> None:
-        with db.engine.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE model_rules")
-        raise RuntimeError("no space left on device")
+def test_a_failed_migration_leaves_the_database_as_it_was(settings: Settings) -> None:
+    file = settings.data_dir / "opus.db"
+    with create_app(settings).app_context():
+        db.session.add(ModelRule(pattern="claude-*", target="kept"))
+        db.session.commit()
+        downgrade(revision="0001")
+        db.engine.dispose()
+    with sqlite3.connect(file) as connection:  # what the last migration will stumble over, after others have run
+        connection.execute(f"CREATE TABLE {LAST_TABLE} (id INTEGER)")
+    connection.close()
+    before = schema(file)
+    with create_app(settings).app_context():
+        with pytest.raises(ConfigError, match=r"could not be migrated \(.*already exists.*\); it is as it was before"):
+            startup.migrate(settings)
+        assert db.session.query(ModelRule).one().target == "kept"
+        db.engine.dispose()
+    assert schema(file) == before
 
-    with pytest.raises(ConfigError, match=r"could not be migrated \(no space left on device\); it is as it was before"):
-        migrate_with(settings, monkeypatch, break_off)
-    assert rules(before_the_last_migration) == ["kept"]
+
+LAST_TABLE = "refusals"
+
+
+def schema(file: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(file) as connection:
+        found = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+        found += connection.execute("SELECT version_num, '' FROM alembic_version").fetchall()
+    connection.close()
+    return found
+
+
+# --- Several at once --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest, nothing: dict[str, str]) -> dict[str, str]:
+    if request.param == "postgresql":
+        nothing |= {"DATABASE_URL": request.getfixturevalue("postgresql"), "SECRET_KEY": "any"}
+    return nothing
+
+
+def test_two_first_starts_at_once_both_serve_and_one_tells_the_secrets(new_database: dict[str, str]) -> None:
+    def start_and_stop(port: int) -> str:
+        with service(START, new_database | {"PORT": str(port)}) as one:
+            assert one.get("/health")[0] == 200
+        assert one.process.returncode == 0
+        return one.output
+
+    with ThreadPoolExecutor(2) as side_by_side:
+        outputs = list(side_by_side.map(start_and_stop, [free_port(), free_port()]))
+    assert sorted(len(SECRET.findall(output)) for output in outputs) == [0, 2]
+    assert all(output.startswith(f"Opus API {startup.__version__} on ") for output in outputs)
+    assert not any("Traceback" in output or "could not" in output for output in outputs)
+
+
+def test_two_upgrades_at_once_both_end_right(new_database: dict[str, str]) -> None:
+    with ThreadPoolExecutor(3) as side_by_side:
+        ended = list(side_by_side.map(lambda _: run([*FLASK, "db", "upgrade"], new_database), range(3)))
+    assert [done.returncode for done in ended] == [0, 0, 0], [done.stderr for done in ended]
+    assert run([*FLASK, "users", "list"], new_database).returncode == 0
 
 
 def test_nothing_is_copied_when_nothing_is_to_be_migrated(settings: Settings) -> None:
