@@ -55,6 +55,7 @@ class Operation:
 
 CHAT = Operation("AmazonCodeWhispererStreamingService.GenerateAssistantResponse", "POST", "/generateAssistantResponse")
 MODELS = Operation("AmazonCodeWhispererService.ListAvailableModels", "GET", "/ListAvailableModels")
+PROFILES = Operation("AmazonCodeWhispererService.ListAvailableProfiles", "POST", "/ListAvailableProfiles")
 USAGE = Operation("AmazonCodeWhispererService.GetUsageLimits", "GET", "/getUsageLimits")
 
 
@@ -223,6 +224,13 @@ def _models(credentials: Credentials) -> Flow[list[str] | HttpResponse]:
             break
         page = {"maxResults": 50, "nextToken": body["nextToken"]}
     return list(dict.fromkeys(names))
+
+
+def list_profiles(credentials: Credentials) -> Flow[list[str]]:
+    """The ARNs of an organisation's profiles; none where a person's own account has none, too."""
+    response = yield _ask(PROFILES, {"maxResults": 10}, credentials, {"accept": "application/json"})
+    entries = _objects(_parsed(response.body).get("profiles"))
+    return [entry["arn"] for entry in entries if isinstance(entry.get("arn"), str)]
 
 
 def _refused(response: HttpResponse, failure: Failure) -> Probe:
