@@ -61,6 +61,7 @@ def _services(app: Flask, settings: Settings) -> None:
     from opus_api.gateway.gateway import Gateway
     from opus_api.services.accounts import Accounts
     from opus_api.services.login_throttle import LoginThrottle
+    from opus_api.services.oidc import Tokens
     from opus_api.services.request_log import Recorder
     from opus_api.services.snapshot import Snapshots
     from opus_api.state.memory import MemoryState
@@ -70,14 +71,14 @@ def _services(app: Flask, settings: Settings) -> None:
         engine = db.engine
     transport, snapshots = Transport(settings), Snapshots(engine)
     recorder = Recorder(engine, settings.data_dir / "spool")
-    state = MemoryState()
-    accounts = Accounts(settings, transport, engine)
+    state, tokens = MemoryState(), Tokens(engine, transport)
+    accounts = Accounts(settings, transport, engine, tokens)
     app.extensions["transport"] = transport
     app.extensions["state"] = state
     app.extensions["snapshots"] = snapshots
     app.extensions["recorder"] = recorder
     app.extensions["accounts"] = accounts
-    app.extensions["gateway"] = Gateway(settings, snapshots, recorder, transport, accounts.learn, state)
+    app.extensions["gateway"] = Gateway(settings, snapshots, recorder, transport, accounts.learn, state, tokens.renew)
     app.extensions["login_throttle"] = LoginThrottle()
 
 

@@ -135,7 +135,34 @@ class Account(Table):
     access_token: Mapped[str | None] = mapped_column(Secret)
     token_expires_at: Mapped[datetime | None] = mapped_column(Time)
     token_version: Mapped[int] = mapped_column(default=0)
+    token_refresh_at: Mapped[datetime | None] = mapped_column(Time)  # in the background, before it expires
+    lease_owner: Mapped[str | None] = mapped_column(sa.String(40))  # who is renewing the tokens
+    lease_until: Mapped[datetime | None] = mapped_column(Time)  # without an owner: not to be tried before
     oidc: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # start_url, region, …
+    quota: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # used, limit, unit, resets_at
+
+
+class SignIn(Table):
+    """A sign-in by device code that a person has begun; any worker can go on with it."""
+
+    __tablename__ = "sign_ins"
+    flow_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    status: Mapped[str] = mapped_column(sa.String(10), default="pending")  # pending | complete | expired | denied
+    message: Mapped[str | None] = mapped_column(sa.String(255))  # why it ended
+    name: Mapped[str] = mapped_column(sa.String(100))  # of the account that it makes
+    oidc: Mapped[dict[str, Any]] = mapped_column(sa.JSON)  # of the account, too
+    proxy: Mapped[str | None] = mapped_column(Secret)
+    client_id: Mapped[str] = mapped_column(sa.Text)
+    client_secret: Mapped[str] = mapped_column(Secret)
+    device_code: Mapped[str] = mapped_column(Secret)
+    user_code: Mapped[str] = mapped_column(sa.String(40))
+    verification_uri: Mapped[str] = mapped_column(sa.String(500))
+    verification_uri_complete: Mapped[str] = mapped_column(sa.String(500))
+    interval: Mapped[float] = mapped_column(sa.Float)  # seconds between two polls
+    expires_at: Mapped[datetime] = mapped_column(Time)
+    poll_at: Mapped[datetime] = mapped_column(Time)  # not before
 
 
 class ApiKey(Table):
@@ -305,6 +332,7 @@ __all__ = [
     "Refusal",
     "RequestLog",
     "Setting",
+    "SignIn",
     "UsageHour",
     "User",
     "UserSession",

@@ -17,6 +17,8 @@ from opus_api.gateway.load import LONGEST_WAIT, RETRIES, Load, Permit
 from opus_api.gateway.meter import Meter, is_content
 from opus_api.gateway.pool import Lease, Outlook, Pool, site
 from opus_api.gateway.reading import read
+from opus_api.services.oidc import LONGEST_WAIT as LONGEST_RENEWAL
+from opus_api.services.oidc import Renew
 from opus_api.transport import Limits, Patience, Transport
 from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.base import Credentials, Failure, Relayed, Upstream, Verdict
@@ -29,6 +31,7 @@ LONGEST_STREAM = 3600.0
 SHORT_WAIT = 5.0  # seconds until the nearest reset that are waited for instead of refused
 LOOK_AGAIN = 0.25  # seconds in line until another look: places also come free in other workers, and cooldowns end
 PAUSE = (0.25, 0.75)  # seconds before the same account is asked again after it said 5xx
+RENEWAL_LOOK = 0.02  # seconds between two looks whether a token was renewed
 MOST_LESSONS = 3
 
 Waits = Generator[Relayed, None, None]
@@ -41,6 +44,7 @@ class Worker:
     pool: Pool
     transport: Transport
     load: Load
+    renew: Renew
 
 
 class Dispatch:
@@ -67,6 +71,7 @@ class Dispatch:
         self._settings = settings
         self._conversation = conversation
         self._bound: int | None = None  # the account that had the turn before
+        self._renew = worker.renew
         self._permit: Permit | None = None  # this attempt is a retry, and has no content yet
 
     # ---- the loop
@@ -231,11 +236,27 @@ class Dispatch:
                 yield from self._ask(upstream, target, credentials)
                 return
             except Failure as failure:
+                if failure.verdict is Verdict.EXPIRED and not self.committed:
+                    credentials = yield from self._renewed(target, credentials)
+                    continue
                 if failure.verdict is not Verdict.LEARN or self.committed:
                     raise
                 self.lessons.append((target.account.id, failure.learned))
                 credentials = replace(credentials, options={**credentials.options, **failure.learned})
         yield from self._ask(upstream, target, credentials)
+
+    def _renewed(self, target: Any, expired: Credentials) -> Generator[Relayed, None, Credentials]:
+        """Newer credentials of the same account. Raises Failure when there are none, or when these were new already."""
+        if expired.token_version != target.account.credentials.token_version:
+            raise Failure(Verdict.AUTH, 529, "overloaded_error", "a new access token was refused")
+        renewal = self._renew(target.account.id, expired)
+        give_up = time.monotonic() + LONGEST_RENEWAL
+        while not renewal.ready() and time.monotonic() < give_up:
+            self.patience.sleep(RENEWAL_LOOK)
+            yield b"", []
+        if isinstance(renewal.value, Credentials):
+            return renewal.value
+        raise renewal.value or Failure(Verdict.UNREACHABLE, 502, "api_error", "the sign-in was not renewed in time")
 
     def _ask(self, upstream: Upstream, target: Any, credentials: Credentials) -> Iterator[Relayed]:
         verbatim = upstream.native == self.call.dialect

@@ -18,6 +18,7 @@ from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
 from opus_api.services import saved_settings
+from opus_api.services.oidc import Renew
 from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
 from opus_api.state import State
@@ -58,6 +59,7 @@ class Gateway:
         transport: Transport,
         learn: Learn,
         state: State,
+        renew: Renew,
     ):
         self._settings = settings  # of the process; ``_saved`` has what a person saved over them
         self._saved = settings
@@ -66,7 +68,7 @@ class Gateway:
         self._recorder = recorder
         self._learn = learn
         self._pool = Pool(recorder, settings.cookie_max_error_count, state)
-        self._worker = Worker(self._pool, transport, Load())
+        self._worker = Worker(self._pool, transport, Load(), renew)
         self._catalog: Catalog | None = None
         self._last_model = ""
         self.warmth = Warmth()

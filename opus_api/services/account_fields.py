@@ -9,17 +9,32 @@ from opus_api.config import Settings
 from opus_api.services.values import FieldError, name, patterns, text, whole
 from opus_api.transport import AddressRefused, check_url
 from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams.amazonq import AWS_JSON, DEFAULT_REGION, PROFILE_ARN, WIRES
+from opus_api.upstreams.amazonq_login import BUILDER_ID, REGION
 from opus_api.upstreams.base import Option, Upstream
 
 SECRETS = ("api_key", "session_key", "client_id", "client_secret", "refresh_token", "access_token")
-WRITABLE = {"name", "base_url", "models", "model_map", "options", "priority", "max_concurrency", "proxy", *SECRETS}
+WRITABLE = {
+    "name",
+    "base_url",
+    "models",
+    "model_map",
+    "options",
+    "priority",
+    "max_concurrency",
+    "proxy",
+    "oidc",
+    *SECRETS,
+}
 # What GET shows may come back in a PUT; it changes nothing.
 SHOWN_ONLY = {
     *("id", "provider", "api_key_hint", "session_key_hint", "is_valid", "state", "state_reason", "state_until"),
     *("last_validated", "last_used", "usage_count", "error_count", "created_at", "updated_at"),
-    *("listed_models", "learned_options", "oidc"),
+    *("listed_models", "learned_options", "quota"),
 }
-CREDENTIAL = {*SECRETS, "base_url"}  # a change of these makes it another account, as far as its health goes
+TOKENS = {"client_id", "client_secret", "refresh_token", "access_token"}
+OIDC = ("start_url", "region", "api_region", "profile_arn", "wire")  # members of the object ``oidc``
+CREDENTIAL = {*SECRETS, "base_url", "oidc"}  # a change of these makes it another account, as far as its health goes
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
@@ -51,6 +66,17 @@ def require(provider: str, columns: Mapping[str, Any]) -> None:
     for field in ("name", *(f.name for f in UPSTREAMS[provider].fields if f.required)):
         if not columns.get(field):
             raise FieldError(field, "is required.")
+    if provider == "amazonq":
+        _require_tokens(columns)
+
+
+def _require_tokens(columns: Mapping[str, Any]) -> None:
+    """A refresh token is only good together with the client that it was issued to. Raises FieldError."""
+    if not columns.get("refresh_token") and not columns.get("access_token"):
+        raise FieldError("refresh_token", "is required; or begin a sign-in, which brings one.")
+    for field in ("client_id", "client_secret"):
+        if columns.get("refresh_token") and not columns.get(field):
+            raise FieldError(field, "is required with a refresh token.")
 
 
 def _secret(field: str, value: Any) -> dict[str, str]:
@@ -80,6 +106,8 @@ def _base_url(value: Any, upstream: Upstream, settings: Settings) -> str | None:
 def normalised(provider: str, url: str) -> str:
     """By the convention of each SDK: Anthropic's base has no ``/v1``, OpenAI's has one when it has no path at all."""
     url = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    if provider == "amazonq":
+        return url
     if provider == "anthropic":
         return url.removesuffix("/messages").removesuffix("/v1").rstrip("/")
     return url if "/" in url.partition("://")[2] else f"{url}/v1"
@@ -114,6 +142,36 @@ def _model_map(value: Any, upstream: Upstream, settings: Settings) -> dict[str, 
         model = text(f"model_map.{glob}", target, limit=200, required=True)
         checked[glob] = model.removeprefix(f"{upstream.name}/")
     return checked
+
+
+def oidc(value: Any, upstream: Upstream) -> dict[str, Any]:
+    """The members that are given, each checked; one that is null or empty takes its default. Raises FieldError."""
+    if upstream.name != "amazonq":
+        raise FieldError("oidc", f"is no field of {upstream.name}.")
+    if not isinstance(value, dict):
+        raise FieldError("oidc", "must be an object.")
+    out: dict[str, Any] = {}
+    for field, given in value.items():
+        if field in OIDC:
+            cleaned = text(f"oidc.{field}", given, limit=500)
+            pattern, default, words = _OIDC[field]
+            if cleaned and not pattern.fullmatch(cleaned):
+                raise FieldError(f"oidc.{field}", words)
+            out[field] = cleaned or default
+        elif field != "token_expires_at":
+            raise FieldError(f"oidc.{field}", "is not a field of an account.")
+    return out
+
+
+_IS_REGION = "must be a region such as us-east-1."
+_IS_ADDRESS = "must be an address such as https://view.awsapps.com/start."
+_OIDC: dict[str, tuple[re.Pattern[str], str | None, str]] = {
+    "start_url": (re.compile(r"https://[^\s/]+(/\S*)?"), BUILDER_ID, _IS_ADDRESS),
+    "region": (REGION, DEFAULT_REGION, _IS_REGION),
+    "api_region": (REGION, None, _IS_REGION),
+    "profile_arn": (PROFILE_ARN, None, "must be the ARN of a profile (arn:aws:codewhisperer:…)."),
+    "wire": (re.compile("|".join(WIRES)), AWS_JSON, f"must be one of {', '.join(WIRES)}."),
+}
 
 
 def _options(value: Any, upstream: Upstream, settings: Settings) -> dict[str, Any]:
@@ -152,6 +210,7 @@ _CHECKS: dict[str, Callable[[Any, Upstream, Settings], Any]] = {
     "priority": lambda value, *_: whole("priority", value, -1_000_000, 1_000_000),
     "max_concurrency": lambda value, *_: whole("max_concurrency", value, 0, 1_000_000),
     "proxy": _proxy,
+    "oidc": lambda value, upstream, _: oidc(value, upstream),
 }
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +18,7 @@ from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import Account
 from opus_api.services import account_fields, settings, validation
+from opus_api.services.oidc import Tokens
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.transport import Transport
 from opus_api.upstreams import UPSTREAMS
@@ -32,10 +34,11 @@ LOOK_SECONDS = 10.0
 class Accounts:
     """The rules of the table ``accounts``. One per app; works in the session of the current app context."""
 
-    def __init__(self, settings: Settings, transport: Transport, engine: Engine):
+    def __init__(self, settings: Settings, transport: Transport, engine: Engine, tokens: Tokens):
         self._settings = settings
         self._transport = transport
         self._engine = engine
+        self._tokens = tokens
 
     def all(self) -> Sequence[Account]:
         return db.session.scalars(select(Account).order_by(Account.id)).all()
@@ -91,11 +94,14 @@ class Accounts:
         columns = account_fields.checked(account.provider, data, self._settings)
         if columns.get("proxy") is not None and columns["proxy"] == shown_proxy(account.proxy):
             del columns["proxy"]  # as it was shown, without its password: unchanged
+        if "oidc" in columns:
+            columns["oidc"] = {**(account.oidc or {}), **columns["oidc"]}
         changed = {field for field, value in columns.items() if getattr(account, field) != value}
         for field in changed:
             setattr(account, field, columns[field])
         if changed & account_fields.CREDENTIAL:
             _forget(account)
+            _forget_tokens(account, changed)
         elif "options" in changed:
             account.learned_options = {k: v for k, v in account.learned_options.items() if k not in account.options}
         _switch(account, data.get("state"))
@@ -145,7 +151,7 @@ class Accounts:
         account_fields.provider(account.provider)
         asked = validation.question(account)
         db.session.rollback()  # the connection goes back while we wait for the provider
-        return self._apply(validation.ask(self._transport, asked, deadline))
+        return self._apply(validation.ask(self._transport, self._tokens, asked, deadline))
 
     def validate_all(self, accounts: Sequence[Account] | None = None) -> dict[str, Any]:
         """Ask about all (or these) accounts, five at once: ``{"total","valid","invalid","results"}``."""
@@ -153,7 +159,7 @@ class Accounts:
         questions = [validation.question(account) for account in chosen if account.provider in UPSTREAMS]
         db.session.rollback()
         # Only the waiting is done side by side; the session belongs to this greenlet.
-        answers = Pool(AT_ONCE).imap(lambda asked: validation.ask(self._transport, asked), questions)
+        answers = Pool(AT_ONCE).imap(lambda asked: validation.ask(self._transport, self._tokens, asked), questions)
         results = [self._apply(answer) for answer in answers if db.session.get(Account, answer.asked.account_id)]
         valid = sum(result["is_valid"] for result in results)
         return {"total": len(results), "valid": valid, "invalid": len(results) - valid, "results": results}
@@ -165,6 +171,10 @@ class Accounts:
         while ids and time.monotonic() < give_up:
             some, ids = ids[:AT_ONCE], ids[AT_ONCE:]
             self.validate_all([self.get(account_id) for account_id in some])
+
+    def renew_due(self) -> int:
+        """Renew the tokens that come near their end; how many accounts that were."""
+        return self._tokens.renew_due()
 
     def stats(self) -> dict[str, Any]:
         accounts = self.all()
@@ -236,6 +246,16 @@ def _forget(account: Account) -> None:
     account.listed_models, account.listed_at, account.learned_options = None, None, {}
 
 
+def _forget_tokens(account: Account, changed: set[str]) -> None:
+    """Whoever is renewing the old ones must not overwrite what a person has set."""
+    if not changed & account_fields.TOKENS:
+        return
+    account.token_version += 1
+    account.lease_owner = account.lease_until = account.token_refresh_at = account.token_expires_at = None
+    if "access_token" not in changed:
+        account.access_token = None
+
+
 def hint(secret: str | None) -> str | None:
     """What is shown of a secret: its last 4 characters, unless that would be too much of it."""
     if not secret:
@@ -282,4 +302,14 @@ def as_json(account: Account) -> dict[str, Any]:
         "error_count": account.error_count,
         "created_at": rfc3339(account.created_at),
         "updated_at": rfc3339(account.updated_at),
+        **(_signed_in(account) if account.provider == "amazonq" else {}),
     }
+
+
+def _signed_in(account: Account) -> dict[str, Any]:
+    """What only accounts have that are signed in to by OIDC."""
+    shown = {name: (account.oidc or {}).get(name) for name in account_fields.OIDC}
+    quota = dict(account.quota) if account.quota else None
+    if quota and quota.get("resets_at"):
+        quota["resets_at"] = rfc3339(datetime.fromtimestamp(quota["resets_at"], UTC))
+    return {"oidc": {**shown, "token_expires_at": rfc3339(account.token_expires_at)}, "quota": quota}

@@ -90,8 +90,12 @@ def _watched(changed: Iterable[object]) -> bool:
 @event.listens_for(Session, "before_flush")
 def _bump_version(session: Session, *_: object) -> None:
     dirty = (row for row in session.dirty if session.is_modified(row))
-    if not (_watched(session.new) or _watched(session.deleted) or _watched(dirty)):
-        return
+    if _watched(session.new) or _watched(session.deleted) or _watched(dirty):
+        say_changed(session)
+
+
+def say_changed(session: Session) -> None:
+    """What a snapshot holds changes in this transaction; only who writes past the session needs to say so."""
     table, connection, value = cast(sa.Table, Setting.__table__), session.connection(), time.time_ns()
     bumped = connection.execute(sa.update(table).where(table.c.key == VERSION).values(value=value))
     if not bumped.rowcount:

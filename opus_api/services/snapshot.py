@@ -87,7 +87,9 @@ def credentials(account: Account) -> Credentials:
         base_url=account.base_url or upstream.default_base_url,
         options={**defaults, **(account.learned_options or {}), **(account.options or {})},
         access_token=account.access_token or "",
-        oidc=account.oidc or {},
+        token_version=account.token_version or 0,
+        token_expires_at=_unix(account.token_expires_at),
+        oidc={**(account.oidc or {}), "quota_resets_at": (account.quota or {}).get("resets_at")},
     )
 
 

@@ -58,6 +58,10 @@ def probe_invalid_accounts(means: Means) -> str:
     return f"{result['valid']} accounts healed, {result['invalid']} still invalid"
 
 
+def refresh_tokens(means: Means) -> str:
+    return f"{means.accounts.renew_due()} accounts renewed"
+
+
 def purge_logs(means: Means) -> str:
     return f"{retention.purge_logs(means.engine, saved_settings.log_days())} rows deleted"
 
@@ -74,6 +78,7 @@ JOBS = (
     Job("validate_accounts", HOUR, validate_accounts),
     Job("look_at_new_accounts", MINUTE, look_at_new_accounts),
     Job("probe_invalid_accounts", MINUTE, probe_invalid_accounts),
+    Job("refresh_tokens", MINUTE, refresh_tokens),
     Job("purge_logs", HOUR, purge_logs),
     Job("purge_sessions", HOUR, purge_sessions),
     Job("purge_ip_rules", HOUR, purge_ip_rules),

@@ -1,10 +1,11 @@
 """Asking a provider whether a credential works. The question is asked outside of any transaction."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from opus_api.models import Account, now
+from opus_api.services.oidc import Tokens
 from opus_api.services.snapshot import credentials
 from opus_api.transport import Transport
 from opus_api.upstreams import UPSTREAMS
@@ -14,6 +15,7 @@ DEADLINE = 15.0  # seconds for one account
 QUICK_DEADLINE = 5.0  # when somebody waits for an account to be saved
 
 # How long an account rests when its provider does not say.
+REFUSED = (Verdict.AUTH, Verdict.EXPIRED, Verdict.SUSPENDED)
 REST = {Verdict.RATE: 30.0, Verdict.QUOTA: 3600.0}
 
 
@@ -38,15 +40,22 @@ def question(account: Account) -> Question:
     return Question(account.id, account.provider, credentials(account), account.proxy or "")
 
 
-def ask(transport: Transport, asked: Question, deadline: float = DEADLINE) -> Answer:
-    """Never raises for what the provider does: that is the answer."""
+def ask(transport: Transport, tokens: Tokens, asked: Question, deadline: float = DEADLINE) -> Answer:
+    """Never raises for what the provider does: that is the answer. An access token that is over is renewed once."""
     begun = time.monotonic()
-    flow = UPSTREAMS[asked.provider].probe(asked.credentials)
     try:
-        probe = transport.run(flow, proxy=asked.proxy, deadline=deadline)
+        probe = _probe(transport, asked, deadline)
+        if probe.failure and probe.failure.verdict is Verdict.EXPIRED:
+            asked = replace(asked, credentials=tokens.renewed(asked.account_id, asked.credentials))
+            probe = _probe(transport, asked, deadline)
     except Failure as failure:
         probe = Probe(ok=False, message=failure.message, failure=failure)
     return Answer(asked, probe, round((time.monotonic() - begun) * 1000))
+
+
+def _probe(transport: Transport, asked: Question, deadline: float) -> Probe:
+    """Raises Failure."""
+    return transport.run(UPSTREAMS[asked.provider].probe(asked.credentials), proxy=asked.proxy, deadline=deadline)
 
 
 def apply(account: Account, answer: Answer) -> None:
@@ -61,7 +70,8 @@ def apply(account: Account, answer: Answer) -> None:
         account.error_count = 0
         if probe.models is not None:
             account.listed_models, account.listed_at = probe.models, now()
-    elif verdict is Verdict.AUTH:
+        account.quota = dict(probe.quota) if probe.quota else account.quota
+    elif verdict in REFUSED:
         _set(account, "invalid", probe.message)
         account.is_valid = False
     else:
