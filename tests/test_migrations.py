@@ -16,7 +16,7 @@ from opus_api.models import RequestLog, Time
 TABLES = {
     *("users", "user_sessions", "accounts", "api_keys", "model_rules", "request_logs", "settings"),
     *("ip_rules", "changes", "job_runs", "leases", "probe_series"),
-    *("usage_hours", "latency_hours", "refusals"),
+    *("sign_ins", "usage_hours", "latency_hours", "refusals"),
 }
 
 
