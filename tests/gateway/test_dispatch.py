@@ -63,7 +63,7 @@ class House:
         self.notes = Notes()
         self.pool = Pool(self.notes, 3, MemoryState())  # type: ignore[arg-type]
         self.pool.adopt(self.accounts)
-        self.worker = Worker(self.pool, transport, Load(), lambda *_: None)
+        self.worker = Worker(self.pool, transport, Load(), lambda *_: None)  # type: ignore[arg-type,return-value]
 
     def dispatch(self, *messages: Any, stream: bool = True) -> Dispatch:
         body = {"model": "m", "max_tokens": 5, "stream": stream, "messages": list(messages)}
