@@ -1,0 +1,48 @@
+"""A process whose greenlets all want the newer token of one account, as requests of a worker do.
+
+    python -m tests.fakes.waiters ACCOUNT WAITERS
+
+For each version that a line of standard input names it prints what the waiters got: {"token": how many}.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import json  # noqa: E402
+import sys  # noqa: E402
+from collections import Counter  # noqa: E402
+from dataclasses import replace  # noqa: E402
+
+import gevent  # noqa: E402
+
+from opus_api import create_app  # noqa: E402
+from opus_api.extensions import db  # noqa: E402
+from opus_api.services.oidc import Tokens  # noqa: E402
+from opus_api.upstreams.base import Credentials, Failure  # noqa: E402
+
+
+def main() -> None:
+    account_id, waiters = int(sys.argv[1]), int(sys.argv[2])
+    app = create_app()
+    with app.app_context():
+        tokens = Tokens(db.engine, app.extensions["transport"])
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        seen = replace(Credentials(), token_version=int(line))
+        greenlets = [gevent.spawn(_wait, tokens, account_id, seen) for _ in range(waiters)]
+        gevent.joinall(greenlets)
+        sys.stdout.write(json.dumps(Counter(greenlet.value for greenlet in greenlets)) + "\n")
+        sys.stdout.flush()
+
+
+def _wait(tokens: Tokens, account_id: int, seen: Credentials) -> str:
+    try:
+        return tokens.renewed(account_id, seen).access_token
+    except Failure as failure:
+        return f"failed: {failure.message}"
+
+
+if __name__ == "__main__":
+    main()
