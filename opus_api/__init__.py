@@ -63,6 +63,7 @@ def _services(app: Flask, settings: Settings) -> None:
     from opus_api.services.login_throttle import LoginThrottle
     from opus_api.services.oidc import Tokens
     from opus_api.services.request_log import Recorder
+    from opus_api.services.sign_ins import SignIns
     from opus_api.services.snapshot import Snapshots
     from opus_api.state.memory import MemoryState
     from opus_api.transport import Transport
@@ -73,6 +74,7 @@ def _services(app: Flask, settings: Settings) -> None:
     recorder = Recorder(engine, settings.data_dir / "spool")
     state, tokens = MemoryState(), Tokens(engine, transport)
     accounts = Accounts(settings, transport, engine, tokens)
+    app.extensions["sign_ins"] = SignIns(settings, transport, engine, accounts)
     app.extensions["transport"] = transport
     app.extensions["state"] = state
     app.extensions["snapshots"] = snapshots

@@ -21,6 +21,7 @@ from opus_api.services import account_fields, accounts, api_keys, model_rules, r
 from opus_api.services.settings import Installation
 from opus_api.services.values import FieldError
 from opus_api.upstreams import UPSTREAMS
+from opus_api.wire import jsons
 from opus_api.wire.errors import ApiError, NotFound
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -182,7 +183,7 @@ def keys_revoke(name: str) -> tuple[Any, str]:
 
 
 @command(accounts_group, "add")
-@click.option("--provider", default="morph", show_default=True, help="anthropic, openai or morph.")
+@click.option("--provider", default="morph", show_default=True, help="amazonq, anthropic, openai or morph.")
 @click.option("--name", required=True)
 @click.option("--api-key", help="The credential; better --api-key-stdin, which leaves no trace in your shell.")
 @click.option("--api-key-stdin", is_flag=True, help="Read the credential from standard input.")
@@ -194,6 +195,12 @@ def keys_revoke(name: str) -> tuple[Any, str]:
 @click.option("--priority", type=int, default=0, show_default=True, help="Larger is used first.")
 @click.option("--max-concurrency", type=int, default=0, help="Requests at the same time; 0: no limit.")
 @click.option("--proxy", help="For this account alone, e.g. http://proxy.example:3128.")
+@click.option("--refresh-token-stdin", is_flag=True, help="amazonq: read it from standard input, alone or in JSON.")
+@click.option("--client-id", help="amazonq: the client that the refresh token was issued to.")
+@click.option("--client-secret", help="amazonq: better in the JSON of --refresh-token-stdin.")
+@click.option("--region", help="amazonq: where it was signed in to, e.g. us-east-1.")
+@click.option("--start-url", help="amazonq: default https://view.awsapps.com/start.")
+@click.option("--profile-arn", help="amazonq: of an organisation's account.")
 def accounts_add(
     provider: str,
     api_key: str | None,
@@ -201,6 +208,12 @@ def accounts_add(
     models: str | None,
     mapped: tuple[str, ...],
     options: tuple[str, ...],
+    refresh_token_stdin: bool,
+    client_id: str | None,
+    client_secret: str | None,
+    region: str | None,
+    start_url: str | None,
+    profile_arn: str | None,
     **plain: Any,
 ) -> tuple[Any, str]:
     """Add an account; it is saved even when its provider cannot be reached."""
@@ -214,9 +227,28 @@ def accounts_add(
         "model_map": dict(_pair(pair) for pair in mapped),
         "options": dict(account_fields.option_from_text(provider, word) for word in options),
     }
+    if oidc := _given(region=region, start_url=start_url, profile_arn=profile_arn):
+        data["oidc"] = oidc
+    data |= _given(client_id=client_id, client_secret=client_secret)
+    if refresh_token_stdin:
+        data |= _tokens(sys.stdin.read().strip())
     first = all(account.provider != provider for account in service().all())
     account = service().create(data | plain)
     return accounts.as_json(account), _added(account, first)
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _tokens(text: str) -> dict[str, str]:
+    """A bare refresh token, or JSON as sign-in tools keep it: refreshToken, clientId, clientSecret."""
+    try:
+        found = jsons.loads(text) if text.lstrip().startswith("{") else {"refreshToken": text}
+    except jsons.JsonError:
+        raise FieldError("refresh_token", "is no JSON.") from None
+    names = {"refresh_token": "refreshToken", "client_id": "clientId", "client_secret": "clientSecret"}
+    return _given(**{name: found.get(camel) or found.get(name) for name, camel in names.items()})
 
 
 def _needs_key(provider: str) -> bool:

@@ -163,6 +163,11 @@ def oidc(value: Any, upstream: Upstream) -> dict[str, Any]:
     return out
 
 
+def oidc_defaults() -> dict[str, Any]:
+    """All members, where a person said nothing."""
+    return {name: default for name, (_, default, _) in _OIDC.items()}
+
+
 _IS_REGION = "must be a region such as us-east-1."
 _IS_ADDRESS = "must be an address such as https://view.awsapps.com/start."
 _OIDC: dict[str, tuple[re.Pattern[str], str | None, str]] = {

@@ -74,6 +74,8 @@ class Accounts:
         given = {field: value for field, value in data.items() if field not in ("provider", "state")}
         columns = account_fields.checked(provider, given, self._settings)
         account_fields.require(provider, columns)
+        if provider == "amazonq":
+            columns["oidc"] = {**account_fields.oidc_defaults(), **columns.get("oidc", {})}
         # State written out, because a column's default is there only once the row is.
         account = Account(provider=provider, user_id=user_id, state="active", state_version=0, **columns)
         _switch(account, data.get("state"))

@@ -6,6 +6,7 @@ from flask.typing import ResponseReturnValue
 from opus_api.services import audit, ip_rules, jobs, saved_settings, transfer, users
 from opus_api.services.saved_settings import Person
 from opus_api.services.settings import Installation
+from opus_api.services.sign_ins import SignIns, started_json, status_json
 from opus_api.web import cookies
 from opus_api.web.bodies import json_object, never_stored
 from opus_api.web.signed_in import caller, signed_in
@@ -18,6 +19,26 @@ bp.after_request(never_stored)
 bp.get("/accounts")(cookies.index)
 bp.post("/accounts")(cookies.create)
 bp.delete("/accounts/<int:account_id>")(cookies.delete)
+
+
+def sign_ins() -> SignIns:
+    """The service of this app."""
+    found: SignIns = current_app.extensions["sign_ins"]
+    return found
+
+
+@bp.post("/accounts/oidc/start")
+@signed_in
+def start_sign_in() -> ResponseReturnValue:
+    """Begin to sign in to Amazon Q: what a person opens and types there."""
+    return jsonify(started_json(sign_ins().start(json_object(), caller().user.id)))
+
+
+@bp.get("/accounts/oidc/<flow_id>")
+@signed_in
+def show_sign_in(flow_id: str) -> ResponseReturnValue:
+    """Whether the person has approved it; asking again changes nothing."""
+    return jsonify(status_json(sign_ins().get(flow_id)))
 
 
 @bp.post("/accounts/feed")
