@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
+import redis
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from flask_migrate import upgrade
@@ -25,6 +27,7 @@ from opus_api.models import User
 from opus_api.services import users
 from opus_api.web.signed_in import issue_token
 from tests.commands import Commands
+from tests.chaos.servers import Redis
 
 PASSWORD = "correct horse battery"
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
@@ -189,3 +192,21 @@ def postgresql(postgresql_server: str) -> Iterator[str]:
         yield postgresql_server.replace("/postgres?", f"/{name}?")
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
     connection.close()
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The address of an empty Redis."""
+    with closing(redis.Redis.from_url(redis_server.url)) as client:
+        client.flushall()
+    return redis_server.url

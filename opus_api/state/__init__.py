@@ -4,7 +4,7 @@ Two engines keep it: the memory of the one worker (``memory.py``), or Redis for 
 Below ``services``, because sign-in is throttled and persons reset accounts through it, too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -70,7 +70,7 @@ class State(Protocol):
         again when another worker was quicker."""
         ...
 
-    def seed(self, uses: dict[int, int]) -> None:
+    def seed(self, uses: Mapping[int, int]) -> None:
         """What accounts had been used before, by id; for those not known yet. Others than these are forgotten."""
         ...
 

@@ -1,7 +1,7 @@
 """The engine of the one worker: plain values in its memory. Nothing here waits, so each method is one step."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from opus_api.state import Candidate, Charge, Fleet, Health, Held, Refused, Strikes, clock, rotation
@@ -39,7 +39,7 @@ class MemoryState:
             self._gates = gates(self._fleet)
         return before, self._fleet
 
-    def seed(self, uses: dict[int, int]) -> None:
+    def seed(self, uses: Mapping[int, int]) -> None:
         self._uses = {i: self._uses.get(i, used) for i, used in uses.items()}
         self._turns = {i: turn for i, turn in self._turns.items() if i in uses}
 
@@ -47,12 +47,14 @@ class MemoryState:
         choice = rotation.choose(strategy, candidates, self._gates, self._in_flight, self._turns, self._uses, now)
         if choice is None:
             return None
-        chosen = choice.candidate.account_id
+        held = Held(choice.candidate.account_id, choice.candidate.model, choice.counted)
+        self.took(held)
+        return held
+
+    def _count(self, account_id: int) -> None:
         self._turn += 1
-        self._turns[chosen] = self._turn
-        self._uses[chosen] = self._uses.get(chosen, 0) + 1
-        self._in_flight.update(choice.counted)
-        return Held(chosen, choice.candidate.model, choice.counted)
+        self._turns[account_id] = self._turn
+        self._uses[account_id] = self._uses.get(account_id, 0) + 1
 
     # ---- places
 
@@ -89,14 +91,11 @@ class MemoryState:
     # ---- limits
 
     def spend(self, charges: Sequence[Charge], now: float) -> Refused | None:
-        windows = [(charge, self._windows.get(charge.name) or Window(charge.window)) for charge in charges]
-        for charge, window in windows:
-            wait = window.wait(charge.amount, charge.limit, now)
-            if wait:
+        for charge in charges:
+            window = self._windows.get(charge.name) or Window(charge.window)
+            if wait := window.wait(charge.amount, charge.limit, now):
                 return Refused(charge, wait)
-        for charge, window in windows:
-            window.add(charge.amount, now)
-            _put(self._windows, charge.name, window)
+        self.charge(charges, now)
         return None
 
     def settle(self, charge: Charge, when: float, amount: float) -> None:
@@ -119,6 +118,33 @@ class MemoryState:
 
     def forgive(self, name: str) -> None:
         self._strikes.pop(name, None)
+
+    # ---- as the last view of another engine
+
+    def look(self, fleet: Fleet) -> None:
+        """The fleet as it is elsewhere."""
+        self.update(lambda _: fleet)
+
+    def took(self, held: Held) -> None:
+        """A place that was chosen elsewhere."""
+        self._count(held.account_id)
+        self.occupy(held.counted)
+
+    def occupy(self, names: Iterable[str]) -> None:
+        self._in_flight.update(names)
+
+    def places(self) -> dict[str, int]:
+        return dict(self._in_flight)
+
+    def uses(self) -> dict[int, int]:
+        return dict(self._uses)
+
+    def charge(self, charges: Sequence[Charge], now: float) -> None:
+        """What was let through elsewhere."""
+        for charge in charges:
+            window = self._windows.get(charge.name) or Window(charge.window)
+            window.add(charge.amount, now)
+            _put(self._windows, charge.name, window)
 
     # ---- the engine
 

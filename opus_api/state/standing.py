@@ -351,6 +351,17 @@ def _adopt(standing: Standing, row: Stored, now: float) -> Standing:
     return Standing(row.provider, row.site, row.version, row.state, row.reason, until, error_count=row.error_count)
 
 
+def merged(shared: Fleet, own: Fleet) -> Fleet:
+    """After a time apart: of each account the view with more changes; where both have as many, the longer cooldown."""
+    standings = {i: max((own.standings[i], s), key=_weight) if i in own.standings else s
+                 for i, s in {**own.standings, **shared.standings}.items()}  # fmt: skip
+    return Fleet(standings, {**own.breakers, **shared.breakers}, max(own.snapshot, shared.snapshot))
+
+
+def _weight(standing: Standing) -> tuple[int, float]:
+    return standing.version, standing.until or 0.0
+
+
 def numbered(before: Fleet, after: Fleet) -> Fleet:
     """The machine's change, with the next version for each account whose row it concerns."""
     for account_id in changed(before, after):
