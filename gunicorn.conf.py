@@ -88,6 +88,7 @@ on_reload = when_ready
 
 
 def post_worker_init(worker: Any) -> None:
+    worker.app.callable.extensions["state"].start()
     worker.app.callable.extensions["snapshots"].start()
     worker.app.callable.extensions["recorder"].start()
     _start_jobs(worker.app.callable)
@@ -134,3 +135,4 @@ def worker_exit(server: Any, worker: Any) -> None:
             app.extensions["jobs"].stop()
         app.extensions["snapshots"].stop()
         app.extensions["recorder"].stop()
+        app.extensions["state"].stop()

@@ -65,14 +65,14 @@ def _services(app: Flask, settings: Settings) -> None:
     from opus_api.services.request_log import Recorder
     from opus_api.services.sign_ins import SignIns
     from opus_api.services.snapshot import Snapshots
-    from opus_api.state.memory import MemoryState
+    from opus_api.state import engine as engine_of_state
     from opus_api.transport import Transport
 
     with app.app_context():
         engine = db.engine
     transport, snapshots = Transport(settings), Snapshots(engine)
     recorder = Recorder(engine, settings.data_dir / "spool")
-    state, tokens = MemoryState(), Tokens(engine, transport)
+    state, tokens = engine_of_state(settings.redis_url), Tokens(engine, transport)
     accounts = Accounts(settings, transport, engine, tokens)
     app.extensions["sign_ins"] = SignIns(settings, transport, engine, accounts)
     app.extensions["transport"] = transport

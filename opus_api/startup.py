@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from flask_migrate import upgrade
 from sqlalchemy.orm import Session
 
-from opus_api import config, create_app, crypto, database
+from opus_api import config, create_app, crypto, database, state
 from opus_api.config import ROOT, ConfigError, Settings
 from opus_api.extensions import db
 from opus_api.services import api_keys, passwords, users
@@ -31,7 +31,7 @@ def main() -> None:
     """Never returns: becomes gunicorn, or ends with one sentence and code 1."""
     try:
         settings = config.load()
-        check_workers(settings.web_concurrency)
+        check_state(settings.web_concurrency, settings.redis_url)
         check_free(settings.host, settings.port)
         app = create_app(settings)
         with app.app_context(), database.migrating(db.engine):  # of two first starts one finds everything made
@@ -55,10 +55,14 @@ def address(settings: Settings) -> str:
 # --- Checks -----------------------------------------------------------------------------------------------------------
 
 
-def check_workers(workers: int) -> None:
-    """Raises ConfigError."""
-    if workers > 1:
-        raise ConfigError("WEB_CONCURRENCY must be 1: several workers need the Redis engine, which does not exist yet.")
+def check_state(workers: int, redis_url: str) -> None:
+    """Raises ConfigError when several workers could not share what they must, or Redis does not answer."""
+    if workers > 1 and not redis_url:
+        raise ConfigError(
+            f"{workers} workers (WEB_CONCURRENCY) must share what they know; set REDIS_URL, e.g. redis://localhost:6379/0."
+        )
+    if redis_url and not state.answers(redis_url):
+        raise ConfigError("Redis does not answer at REDIS_URL; start it, or correct the address, user or password.")
 
 
 def check_free(host: str, port: int) -> None:
@@ -81,7 +85,7 @@ def check_before_workers(workers: str, addresses: str) -> None:
     """
     try:
         settings = config.load()
-        check_workers(int(workers))
+        check_state(int(workers), settings.redis_url)
         for host, port in json.loads(addresses):
             check_free(host, port)
         database.make_folder(settings)

@@ -26,8 +26,8 @@ from opus_api.extensions import db
 from opus_api.models import User
 from opus_api.services import users
 from opus_api.web.signed_in import issue_token
-from tests.commands import Commands
 from tests.chaos.servers import Redis
+from tests.commands import Commands
 
 PASSWORD = "correct horse battery"
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}

@@ -138,7 +138,8 @@ WRONG = [
     ({"DATABASE_URL": "sqlite:////proc/none/opus.db"}, "/proc/none cannot be written"),
     ({"DATA_DIR": "/proc/none"}, "/proc/none"),
     ({"WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY above 1 needs REDIS_URL"),
-    ({"WEB_CONCURRENCY": "2", "REDIS_URL": "redis://127.0.0.1"}, "WEB_CONCURRENCY must be 1"),
+    ({"WEB_CONCURRENCY": "2", "REDIS_URL": "redis://127.0.0.1:9"}, "Redis does not answer at REDIS_URL"),
+    ({"REDIS_URL": "somewhere:6379"}, "it must look like redis://host:6379/0"),
     ({"JWT_SECRET": "short"}, "JWT_SECRET must be 32 bytes"),
     ({"ENCRYPTION_KEYS": "nonsense"}, "ENCRYPTION_KEYS must hold Fernet keys"),
 ]
@@ -177,7 +178,7 @@ def test_a_taken_port_is_one_sentence(nothing: dict[str, str], taken: int) -> No
 
 
 def test_gunicorns_own_option_for_workers_is_refused_as_well(nothing: dict[str, str]) -> None:
-    assert "WEB_CONCURRENCY must be 1" in one_sentence(run([*GUNICORN, "-w", "2", "wsgi:app"], nothing))
+    assert "set REDIS_URL" in one_sentence(run([*GUNICORN, "-w", "2", "wsgi:app"], nothing))
 
 
 def test_gunicorn_on_a_database_without_tables_says_what_to_run(nothing: dict[str, str]) -> None:

@@ -8,12 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from opus_api.config import ConfigError
 from opus_api.state.rotation import Candidate
 from opus_api.state.standing import Fleet
+from opus_api.wire.errors import ApiError
 
 
-class StateUnavailable(Exception):
+class StateUnavailable(ApiError):
     """Redis has been away for too long to go on with what this worker knew last."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "api_error", "what the workers share is away, retry", {"retry-after": "5"})
 
 
 class Held(NamedTuple):
@@ -56,9 +61,32 @@ class Health:
     away: float = 0.0
 
 
+def engine(redis_url: str) -> "State":
+    """The one that the settings ask for. Raises ConfigError."""
+    if not redis_url:
+        from opus_api.state.memory import MemoryState
+
+        return MemoryState()
+    from opus_api.state.redis_engine import RedisState
+
+    try:
+        return RedisState(redis_url)
+    except ValueError as error:
+        raise ConfigError(f"REDIS_URL cannot be used ({error}); it must look like redis://host:6379/0.") from None
+
+
+def answers(redis_url: str) -> bool:
+    """Somebody is there. Raises ConfigError for an address that cannot be understood."""
+    found = engine(redis_url)
+    found.fleet()
+    found.stop()
+    return found.health().away == 0
+
+
 class State(Protocol):
     """Every method is atomic, over all workers. The memory engine never switches greenlets, so neither do its callers
-    there. Any method raises StateUnavailable when the engine is away for too long.
+    there. What decides who may begin (``pick``, ``hold``, ``spend``) raises StateUnavailable when the engine is away
+    for too long.
     """
 
     def fleet(self) -> Fleet:

@@ -105,7 +105,7 @@ class RedisState:
         self._ask(lambda: self._run("seed", json.dumps(dict(uses))), lambda: None)
 
     def pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
-        return self._ask(
+        return self._decide(
             lambda: self._pick(candidates, strategy, now), lambda: self._own.pick(candidates, strategy, now)
         )
 
@@ -148,7 +148,7 @@ class RedisState:
             self._own.occupy((name,))
             return True
 
-        return self._ask(shared, lambda: self._own.hold(name, cap))
+        return self._decide(shared, lambda: self._own.hold(name, cap))
 
     # ---- conversations
 
@@ -175,7 +175,7 @@ class RedisState:
             self._own.charge(charges, now)
             return None
 
-        return self._ask(shared, lambda: self._own.spend(charges, now))
+        return self._decide(shared, lambda: self._own.spend(charges, now))
 
     def settle(self, charge: Charge, when: float, amount: float) -> None:
         self._own.settle(charge, when, amount)
@@ -252,7 +252,7 @@ class RedisState:
             log.warning("Redis is away (%s); going on with what was known", type(error).__name__)
 
     def _ask(self, shared: Callable[[], T], alone: Callable[[], T]) -> T:
-        """Of Redis, or of this worker's last view. Raises StateUnavailable when that is too old."""
+        """Of Redis, or of this worker's last view."""
         if self._heart is None and self._away_since is not None:
             self.beat()  # a command's process has no heart
         if self._away_since is None:
@@ -260,9 +260,17 @@ class RedisState:
                 return shared()
             except redis.RedisError as error:
                 self._lost(error)
-        if self._away_since is not None and time.monotonic() - self._away_since > self._last_view:
-            raise StateUnavailable
         return alone()
+
+    def _decide(self, shared: Callable[[], T], alone: Callable[[], T]) -> T:
+        """Who may begin. Raises StateUnavailable when the last view is too old for that."""
+
+        def still() -> T:
+            if self._away_since is not None and time.monotonic() - self._away_since > self._last_view:
+                raise StateUnavailable
+            return alone()
+
+        return self._ask(shared, still)
 
     def _run(self, name: str, *arguments: Any) -> Any:
         return self._script(keys=[PREFIX], args=[name, *(repr(a) if isinstance(a, float) else a for a in arguments)])

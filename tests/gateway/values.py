@@ -46,7 +46,6 @@ def snapshot(*accounts: AccountValue, rules: Mapping[str, str] | None = None, se
         real_account_seen=bool(accounts) if seen is None else seen,
         installation_id="",
         pepper=b"",
-        blocked=Blocked(()),
     )
 
 
