@@ -87,15 +87,11 @@ class Catalog:
 
     # ---- the list
 
-    def target(self, name: str) -> Target:
-        """What serves a name first. Raises NotFound."""
-        return self.resolve(name).targets[0]
-
-    def names(self) -> dict[str, Target]:
-        """Every name that can be said and served, with its first target."""
+    def names(self, globs: Iterable[str] | None = None) -> dict[str, Target]:
+        """Every name that can be said and served, with its first target; ``globs``: for a key with these ``models``."""
         names: dict[str, Target] = {}
         for name in self._sayable():
-            if name not in names and (targets := self._targets(name)):
+            if name not in names and (targets := self._targets(name)) and permits(globs, name, Resolution(targets)):
                 names[name] = targets[0]
         return names
 
@@ -138,6 +134,20 @@ def best_match(rules: Mapping[str, str], name: str) -> str:
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def permits(globs: Iterable[str] | None, name: str, resolution: Resolution) -> bool:
+    """Whether a key with these ``models`` may use a name: as the client says it, or without its provider. What stands
+    in for another name has to be allowed itself."""
+    if globs is None:
+        return True
+    names = {name, resolution.targets[0].model} if resolution.substituted else {name}
+    return all(_fits(said, globs) or _fits(_bare(said), globs) for said in names)
+
+
+def _bare(name: str) -> str:
+    provider, slash, bare = name.partition("/")
+    return bare if slash and provider in UPSTREAMS else name
 
 
 def served_as(account: AccountValue, name: str) -> str:

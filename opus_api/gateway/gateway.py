@@ -11,9 +11,10 @@ import gevent
 from opus_api.config import Settings
 from opus_api.dialects import DIALECTS
 from opus_api.gateway import tokens
-from opus_api.gateway.catalog import Catalog
+from opus_api.gateway.catalog import Catalog, Resolution, permits
 from opus_api.gateway.conversation import Warmth, identify
 from opus_api.gateway.dispatch import Dispatch, Worker
+from opus_api.gateway.limits import Limits, Spent
 from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
@@ -23,7 +24,7 @@ from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
 from opus_api.state import State
 from opus_api.transport import Transport
-from opus_api.wire.errors import ApiError, Restarting
+from opus_api.wire.errors import ApiError, Forbidden, Restarting
 from opus_api.wire.request import Call
 
 MOST_LIVE = 1000  # answers of one worker
@@ -72,6 +73,7 @@ class Gateway:
         self._catalog: Catalog | None = None
         self._last_model = ""
         self.warmth = Warmth()
+        self.limits = Limits(state)
         self._live: set[Answer] = set()
         self.ending = False  # no time is left: nothing new begins
 
@@ -82,6 +84,7 @@ class Gateway:
             self._catalog = Catalog(snapshot, self._settings.practice_only)
             self._saved = saved_settings.effective(self._settings, snapshot.settings)
             self._sticky = saved_settings.value(snapshot.settings, self._settings, "sticky")
+            self._pool.max_errors = self._saved.cookie_max_error_count
             self._pool.adopt(snapshot)
         return self._catalog
 
@@ -93,10 +96,12 @@ class Gateway:
             raise ApiError(529, "overloaded_error", "too many requests at once, retry", {"retry-after": "1"})
 
     def answer(self, call: Call, key: KeyValue | None, request_id: str, client_ip: str) -> Answer:
-        """Begin the answer to a call; nothing was sent yet. Raises ApiError: an unknown model, or ``check_load``."""
+        """Begin the answer to a call; nothing was sent yet.
+
+        Raises ApiError: an unknown model, one that is not for this key, a limit of the key, or ``check_load``.
+        """
         self.check_load()
-        catalog = self.catalog()
-        resolution = catalog.resolve(call.model, self._last_model)
+        resolution = self.resolve(call.model, key, self._last_model)
         if resolution.substituted:
             call.warn("model_substituted")
         elif "haiku" not in call.model:
@@ -104,22 +109,34 @@ class Gateway:
         call.input_estimate = tokens.estimate(call.body)
         conversation = identify(call, str(key.id) if key else "") if self._sticky else None
         dispatch = Dispatch(call, resolution.targets, self._worker, self._saved, conversation)
-        began, logged = time.time(), _is_logging(catalog.snapshot)
+        began, logged = time.time(), _is_logging(self.catalog().snapshot)
 
         def closed(answer: Answer) -> None:
             self._live.discard(answer)
             dispatch.meter.settle(call.model)
             if dispatch.warm is not None:
                 self.warmth.count(dispatch.warm)
+            if grant:
+                self.limits.settle(grant, spent(answer))
             self._record(row(answer, key, began, client_ip), logged)
             for account_id, options in dispatch.lessons:
                 self._learn(account_id, options)
 
+        grant = self.limits.admit(key, call) if key else None
         answer = Answer(dispatch, request_id, self._saved.ping_interval, closed)
+        if grant:
+            answer.headers = grant.headers
         self._live.add(answer)
         if logged:
             self._recorder.began(first_words(answer, key, began, client_ip))
         return answer
+
+    def resolve(self, name: str, key: KeyValue | None, last_model: str = "") -> Resolution:
+        """What a model's name means to the holder of a key. Raises NotFound, Forbidden."""
+        resolution = self.catalog().resolve(name, last_model)
+        if key and not permits(key.models, name, resolution):
+            raise Forbidden(f"Your API key may not use the model {name}.")
+        return resolution
 
     def end(self) -> None:
         """End every live answer in its protocol, and refuse new ones; returns when none is left, or in 2 s."""
@@ -167,6 +184,19 @@ def first_words(answer: Answer, key: KeyValue | None, began: float, client_ip: s
         "stream": call.stream,
         "client_ip": client_ip,
     }
+
+
+def spent(answer: Answer) -> Spent:
+    """What counts against its key's limits."""
+    dispatch = answer.dispatch
+    usage, error = dispatch.meter.usage, answer.error
+    if error is not None and not dispatch.committed:
+        return Spent(requests=1 if error.status < 429 else 0)  # a request with a mistake of its client still counts
+    tokens_in, tokens_out = usage.prompt_tokens, usage.output_tokens
+    limited = usage.input_tokens + usage.cache_creation_input_tokens
+    if not tokens_in and dispatch.calls:  # the client left before the upstream said anything
+        tokens_in = limited = dispatch.call.input_estimate
+    return Spent(1, limited, tokens_out, tokens_in + tokens_out)
 
 
 def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Pool:
 
     def __init__(self, recorder: Recorder, max_errors: int, state: State, now: Callable[[], float] = clock.now):
         self._recorder = recorder
-        self._max_errors = max_errors
+        self.max_errors = max_errors
         self._state = state
         self._now = now
         self._seen: Snapshot | None = None
@@ -122,7 +122,7 @@ class Pool:
         jitter = random.uniform(0.8, 1.2)
 
         def change(fleet: Fleet, account_id: int, now: float) -> Fleet:
-            return standing.failed(fleet, account_id, target.model, failure, self._max_errors, now, jitter)
+            return standing.failed(fleet, account_id, target.model, failure, self.max_errors, now, jitter)
 
         self._apply(target, change)
 

@@ -3,7 +3,7 @@
 import logging
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gevent
@@ -30,6 +30,7 @@ class Answer:
         self.dispatch = dispatch
         self.request_id = request_id
         self.status = 200
+        self.headers: Mapping[str, str] = {}  # how much its key may still use
         self.error: ApiError | None = None
         self.client_gone = False
         self.begun = False  # the HTTP status is chosen

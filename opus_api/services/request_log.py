@@ -26,6 +26,7 @@ from opus_api import database
 from opus_api.models import Account, ApiKey, RequestLog
 from opus_api.services import statistics
 from opus_api.services.spool import Estate, Row, Spool, estates
+from opus_api.services.values import month_of
 
 log = logging.getLogger(__name__)
 
@@ -274,20 +275,32 @@ def _add_uses(connection: Connection, rows: Iterable[Row]) -> None:
         values = [{"row": i, "uses": uses, "last": _moment(last)} for i, (uses, last) in sorted(accounts.items())]
         connection.execute(ADD_ACCOUNT_USES, values)
     if keys:
-        names = ("uses", "tokens_in", "tokens_out", "last")
-        sums = {i: (*values[:3], _moment(values[3])) for i, values in sorted(keys.items())}
-        connection.execute(ADD_KEY_USES, [{"row": i, **dict(zip(names, sums[i], strict=True))} for i in sums])
+        connection.execute(ADD_KEY_USES, [_key_uses(i, *values) for i, values in sorted(keys.items())])
 
 
 PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
-def _later(column: sa.Column[datetime]) -> sa.Case[Any]:
+def _key_uses(key_id: int, uses: int, tokens_in: int, tokens_out: int, last: float) -> dict[str, Any]:
+    sums = {"uses": uses, "tokens_in": tokens_in, "tokens_out": tokens_out, "tokens": tokens_in + tokens_out}
+    return {"row": key_id, **sums, "this_month": month_of(last), "last": _moment(last)}
+
+
+def _month_tokens(month: sa.ColumnElement[str]) -> sa.Case[Any]:
+    """A new month begins at nothing; what comes late from an old one does not count in the present."""
+    tokens = sa.bindparam("tokens", type_=sa.BigInteger)
+    return sa.case(
+        (KEYS.c.month == month, KEYS.c.month_tokens + tokens), (KEYS.c.month > month, KEYS.c.month_tokens), else_=tokens
+    )
+
+
+def _later(column: sa.Column[Any]) -> sa.Case[Any]:
     """The column or what is bound as ``last``: rows do not come in the order of their times."""
     last = sa.bindparam("last", type_=column.type)
     return sa.case((column > last, column), else_=last)
 
 
+THIS_MONTH = sa.bindparam("this_month", type_=sa.String(7))
 ADD_ACCOUNT_USES = (
     sa.update(ACCOUNTS)
     .where(ACCOUNTS.c.id == sa.bindparam("row"))
@@ -305,6 +318,8 @@ ADD_KEY_USES = (
         input_tokens=KEYS.c.input_tokens + sa.bindparam("tokens_in", type_=sa.BigInteger),
         output_tokens=KEYS.c.output_tokens + sa.bindparam("tokens_out", type_=sa.BigInteger),
         last_used=_later(KEYS.c.last_used),
+        month=sa.case((KEYS.c.month > THIS_MONTH, KEYS.c.month), else_=THIS_MONTH),
+        month_tokens=_month_tokens(THIS_MONTH),
     )
 )
 SET_STATE = (

@@ -24,6 +24,11 @@ def rfc3339(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
+def month_of(unix: float) -> str:
+    """The calendar month of a Unix time in UTC, as 2026-01."""
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m")
+
+
 def moment(field: str, value: Any) -> datetime | None:
     """An RFC 3339 time with its zone, or None. Raises FieldError."""
     if value is None:

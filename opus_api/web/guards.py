@@ -78,7 +78,7 @@ def shows_metrics_token(request: Request, snapshots: Snapshots) -> bool:
         expected = snapshots.current().settings.get("metricsToken")
     except SQLAlchemyError:
         return False
-    shown = _bearer(request) or ""
+    shown = crypto.token_hash(_bearer(request) or "")  # as it is stored
     return bool(expected) and hmac.compare_digest(shown.encode(), str(expected).encode())
 
 

@@ -13,7 +13,8 @@ from opus_api.dialects import anthropic, openai
 from opus_api.gateway import tokens
 from opus_api.gateway.gateway import Gateway, Refusal, restarting
 from opus_api.gateway.stream import Answer, ClientWatch, as_api_error
-from opus_api.services.snapshot import KeyValue
+from opus_api.services import saved_settings
+from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.transport import ClientGone
 from opus_api.web import guards
 from opus_api.web.bodies import BodyCut, received
@@ -62,12 +63,12 @@ def count_tokens() -> ResponseReturnValue:
     """Local and free: no account is asked, no limit is charged."""
     request_id = ids.request_id()
     try:
-        _key(request)
+        key = _key(request)
         _gateway().check_load()  # before the body is read
         _, call = _understood(anthropic.parse_count, received(request, LARGEST_BODY), _headers(request))
         if isinstance(call, ApiError):
             raise call
-        _gateway().catalog().resolve(call.model)
+        _gateway().resolve(call.model, key)
         # Exact counting takes milliseconds per 100 KB: not in the thread that serves all streams.
         count = gevent.get_hub().threadpool.apply(tokens.count, (call.body,))
     except ApiError as error:
@@ -78,9 +79,10 @@ def count_tokens() -> ResponseReturnValue:
 @route("/models", "GET")
 def models() -> ResponseReturnValue:
     dialect = dialect_of(request) or openai
-    _key(request)
+    key = _key(request)
     catalog = _gateway().catalog()
-    entries = [catalog.model_info(name, target) for name, target in catalog.names().items()]
+    names = catalog.names(key.models if key else None)
+    entries = [catalog.model_info(name, target) for name, target in names.items()]
     page = _page(entries, request)
     return _json({"object": "list", **page}, identity(dialect, ids.request_id()))
 
@@ -88,10 +90,10 @@ def models() -> ResponseReturnValue:
 @route("/models/<path:name>", "GET")
 def model(name: str) -> ResponseReturnValue:
     dialect = dialect_of(request) or openai
-    _key(request)
+    key = _key(request)
     name = name.removesuffix("/")
-    catalog = _gateway().catalog()
-    return _json(catalog.model_info(name, catalog.target(name)), identity(dialect, ids.request_id()))
+    found = _gateway().resolve(name, key).targets[0]
+    return _json(_gateway().catalog().model_info(name, found), identity(dialect, ids.request_id()))
 
 
 # ---- one answer
@@ -102,6 +104,7 @@ def _answer(dialect: ModuleType) -> Response:
     address = client_ip(request, _settings())
     model = ""
     try:
+        _check_address(address)
         key = _key(request)
     except ApiError as error:
         return dialect_error(dialect, error, request_id)
@@ -182,7 +185,7 @@ class _Body:
 
 
 def _answer_headers(dialect: ModuleType, call: Call, answer: Answer) -> dict[str, str]:
-    headers = identity(dialect, answer.request_id)
+    headers = identity(dialect, answer.request_id) | dict(answer.headers)
     if answer.dispatch.target is not None:
         headers["opus-provider"] = answer.dispatch.target.provider
     if call.warnings:
@@ -207,6 +210,15 @@ def _settings() -> Settings:
 
 def _key(request: Request) -> KeyValue | None:
     return guards.api_key(request, current_app.extensions["snapshots"], _settings())
+
+
+def _check_address(address: str) -> None:
+    """The limit per address, which whoever lets everybody in cannot do without. Raises RateLimited, StateUnavailable."""
+    snapshots: Snapshots = current_app.extensions["snapshots"]
+    saved, settings = snapshots.current().settings, _settings()
+    if settings.anonymous_access == "on" or saved_settings.value(saved, settings, "enableIPRateLimit"):
+        most, minutes = (saved_settings.value(saved, settings, f"ipRateLimit{name}") for name in ("Max", "Window"))
+        _gateway().limits.admit_address(address, most, minutes)
 
 
 def _headers(request: Request) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from opus_api.gateway.catalog import Catalog, Resolution, best_match
+from opus_api.gateway.catalog import Catalog, Resolution, Target, best_match, permits
 from opus_api.services.snapshot import AccountValue
 from opus_api.wire.errors import NotFound
 from tests.gateway.values import account, snapshot
@@ -294,3 +294,26 @@ def test_names_that_clients_invent_do_not_fill_the_memory() -> None:
     for number in range(25_000):
         found.resolve(f"invented-{number}")
     assert len(found._cache) <= 10_000
+
+
+@pytest.mark.parametrize(
+    "globs, name, allowed",
+    [
+        (None, "gpt-5", True),
+        (["gpt-*"], "gpt-5", True),
+        (["gpt-*"], "openai/gpt-5", True),
+        (["openai/*"], "openai/gpt-5", True),
+        (["openai/*"], "gpt-5", False),
+        (["claude-*"], "openai/gpt-5", False),
+        (["claude-*"], "vendor/claude-x", False),  # no provider of ours: the slash is part of the name
+        ([], "gpt-5", False),
+    ],
+)
+def test_a_key_may_use_what_its_globs_allow(globs: list[str] | None, name: str, allowed: bool) -> None:
+    assert permits(globs, name, Resolution((Target("openai", "gpt-5", None),))) is allowed
+
+
+def test_what_stands_in_for_a_name_must_be_allowed_itself() -> None:
+    stand_in = Resolution((Target("openai", "gpt-5", None),), substituted=True)
+    assert not permits(["*haiku*"], "claude-haiku", stand_in)
+    assert permits(["*haiku*", "gpt-*"], "claude-haiku", stand_in)

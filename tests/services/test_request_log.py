@@ -124,6 +124,21 @@ def test_a_row_that_is_not_to_be_logged_is_counted(recorder: Recorder, account: 
     assert (rows(), account.usage_count) == ([], 6)
 
 
+def test_a_keys_month_begins_anew_and_what_comes_late_does_not_count_in_it(recorder: Recorder) -> None:
+    key = ApiKey(name="k", key_hash="h", hint="hint")
+    db.session.add(key)
+    db.session.commit()
+    seen = []
+    for i, month in enumerate((1, 1, 2, 1, 2)):
+        moment = datetime(2026, month, 3, tzinfo=UTC)
+        recorder.record(row(f"req_{i}", key_id=key.id, time=moment, input_tokens=100, output_tokens=20))
+        recorder.flush()
+        db.session.refresh(key)
+        seen.append((key.month, key.month_tokens))
+    first, second = "2026-01", "2026-02"
+    assert seen == [(first, 120), (first, 240), (second, 120), (second, 120), (second, 240)]
+
+
 def cooling(account: Account, version: int = 0, **more: Any) -> AccountState:
     named = {"state": "cooling", "reason": "429", "until": 2e9, "error_count": 2, "is_valid": True}
     named |= {"was": "active", "time": 1e9}

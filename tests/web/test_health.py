@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.services import settings
 from opus_api.version import __version__
@@ -67,7 +68,7 @@ def test_ready_is_told_to_this_machine_to_who_is_signed_in_and_to_monitors(
     assert api.get("/ready", headers=FOREIGN).status_code == 200
     shown = {**FOREIGN, "Authorization": "Bearer monitor-token"}
     assert client.get("/ready", headers=shown).status_code == 401
-    settings.put("metricsToken", "monitor-token")
+    settings.put("metricsToken", crypto.token_hash("monitor-token"))
     db.session.commit()
     assert client.get("/ready", headers=shown).status_code == 200
     assert client.get("/ready", headers={**FOREIGN, "Authorization": "Bearer wrong"}).status_code == 401
