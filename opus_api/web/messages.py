@@ -213,7 +213,7 @@ def _key(request: Request) -> KeyValue | None:
 
 
 def _check_address(address: str) -> None:
-    """The limit per address, which whoever lets everybody in cannot do without. Raises RateLimited, StateUnavailable."""
+    """The limit per address; always on for who lets everybody in. Raises RateLimited, StateUnavailable."""
     snapshots: Snapshots = current_app.extensions["snapshots"]
     saved, settings = snapshots.current().settings, _settings()
     if settings.anonymous_access == "on" or saved_settings.value(saved, settings, "enableIPRateLimit"):
