@@ -253,11 +253,11 @@ def language() -> Response:
 
 def register(app: Flask) -> None:
     """Adds every page blueprint and what their templates use."""
-    from opus_api.web import auth_pages, cookies_pages
+    from opus_api.web import auth_pages, cookies_pages, sign_in_pages
 
     languages.register(app)
 
-    for pages in (bp, auth_pages.bp, cookies_pages.bp):
+    for pages in (bp, auth_pages.bp, cookies_pages.bp, sign_in_pages.bp):
         app.register_blueprint(pages)
     # For the whole app, so that error_page works where no route matched; costs nothing where no template is rendered.
     app.context_processor(_template_names)

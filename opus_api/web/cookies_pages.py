@@ -14,8 +14,8 @@ from werkzeug.wrappers import Response
 
 from opus_api.extensions import db
 from opus_api.models import Account, now
+from opus_api.services import account_fields, settings
 from opus_api.services import accounts as service
-from opus_api.services import settings
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web.console import page_blueprint
@@ -50,6 +50,7 @@ class Row:
     last_used: datetime | None
     last_validated: datetime | None
     created_at: datetime
+    quota: dict[str, Any] | None
 
 
 def _state(account: Account) -> str:
@@ -77,6 +78,7 @@ def _row(account: Account) -> Row:
         last_used=account.last_used,
         last_validated=account.last_validated,
         created_at=account.created_at,
+        quota=account.quota,
     )
 
 
@@ -244,14 +246,14 @@ def update(account_id: int) -> ResponseReturnValue:
 
 
 def _edit_form(account: Account) -> type[AccountForm]:
-    hints = {name: hint for name in ("api_key", "session_key") if (hint := service.hint(getattr(account, name)))}
+    hints = {name: hint for name in account_fields.SECRETS if (hint := service.hint(getattr(account, name)))}
     return account_form(UPSTREAMS[account.provider], hints, account.learned_options)
 
 
 def _editable(account: Account) -> dict[str, Any]:
     """An account's values as its form takes them."""
     shown = service.as_json(account)
-    return {**shown, "api_key": None, "session_key": None}
+    return {**shown, **dict.fromkeys(account_fields.SECRETS)}
 
 
 def _edit_page(account: Account, form: AccountForm) -> str:

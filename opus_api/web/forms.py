@@ -27,6 +27,8 @@ from wtforms.widgets import TextInput
 
 from opus_api.services.values import FieldError
 from opus_api.upstreams import base
+from opus_api.upstreams.amazonq import DEFAULT_REGION
+from opus_api.upstreams.amazonq_login import BUILDER_ID
 from opus_api.wire.errors import ApiError
 
 SECRETS = ("api_key", "session_key")
@@ -309,6 +311,39 @@ STRATEGIES: list[SelectChoice] = [
 
 class RotationForm(PageForm):
     rotation_strategy = SelectField(_l("Who answers next"), choices=STRATEGIES)
+
+
+class DeviceSignInForm(PageForm):
+    """Where a person signs in to Amazon Q."""
+
+    name = StringField(
+        _l("Name"),
+        [InputRequired(_l("Give the account a name."))],
+        filters=[_stripped],
+        description=_l("For you; it shows in lists and logs."),
+        render_kw={"maxlength": 100, "autocomplete": "off"},
+    )
+    start_url = StringField(
+        _l("Start URL"),
+        [InputRequired(_l("Give the start URL."))],
+        filters=[_stripped],
+        default=BUILDER_ID,
+        description=_l("For a Builder ID as it is; for IAM Identity Center the one of your organisation."),
+        render_kw={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"},
+    )
+    region = StringField(
+        _l("Region"),
+        [InputRequired(_l("Give the region."))],
+        filters=[_stripped],
+        default=DEFAULT_REGION,
+        description=_l("Where you sign in; us-east-1 for a Builder ID."),
+        render_kw={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"},
+    )
+
+    def refuse(self, error: ApiError) -> None:
+        """The service names a field of the account's ``oidc``; here it stands by itself."""
+        error.message = error.message.removeprefix("oidc.")
+        super().refuse(error)
 
 
 class RuleForm(PageForm):
