@@ -49,6 +49,33 @@ class Refusal:
     client_gone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An answer that is on its way."""
+
+    dispatch: Dispatch
+    request_id: str
+
+    @property
+    def began(self) -> float:
+        """Monotonic seconds."""
+        return self.dispatch.meter.began
+
+    @property
+    def model(self) -> str:
+        return self.dispatch.call.model
+
+    @property
+    def account(self) -> str:
+        """By name; the provider's where there is none; "" before one is chosen."""
+        target = self.dispatch.target
+        return "" if target is None else str(target.account.name if target.account else target.provider)
+
+    @property
+    def has_content(self) -> bool:
+        return self.dispatch.committed
+
+
 class Gateway:
     """One per process; ``web`` calls it."""
 
@@ -94,6 +121,10 @@ class Gateway:
             raise restarting()
         if len(self._live) >= MOST_LIVE:
             raise ApiError(529, "overloaded_error", "too many requests at once, retry", {"retry-after": "1"})
+
+    def live(self) -> list[Live]:
+        """What this process is answering now, the longest first."""
+        return sorted((Live(answer.dispatch, answer.request_id) for answer in self._live), key=lambda one: one.began)
 
     def answer(self, call: Call, key: KeyValue | None, request_id: str, client_ip: str) -> Answer:
         """Begin the answer to a call; nothing was sent yet.

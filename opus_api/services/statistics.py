@@ -146,6 +146,19 @@ def answer(
     return sorted(rows, key=lambda row: (-row["requests"], str(row["key"])))
 
 
+def total(connection: Connection, start: datetime, end: datetime) -> dict[str, Any]:
+    """All requests of ``[start, end)`` as one."""
+    counted = Tally()
+    for part in _span(connection, "day", start, end).values():
+        counted.merge(part)
+    return _shown(counted)
+
+
+def period_name(by: str, start: datetime) -> str:
+    """How a period is called: by its first hour, or its day."""
+    return start.strftime("%Y-%m-%dT%H:00:00Z" if by == "hour" else "%Y-%m-%d")
+
+
 def _shown(counted: Tally) -> dict[str, Any]:
     counters = {counter: getattr(counted, counter) for counter in COUNTERS}
     return counters | {"p50_ms": counted.percentile(0.5), "p95_ms": counted.percentile(0.95)}
@@ -153,8 +166,7 @@ def _shown(counted: Tally) -> dict[str, Any]:
 
 def _key(by: str, group: Group) -> str | int | None:
     if isinstance(group, int):
-        moment = datetime.fromtimestamp(group * HOUR * HOURS[by], UTC)
-        return moment.strftime("%Y-%m-%dT%H:00:00Z" if by == "hour" else "%Y-%m-%d")
+        return period_name(by, datetime.fromtimestamp(group * HOUR * HOURS[by], UTC))
     if not group:
         return None
     return group if by == "model" else int(group)

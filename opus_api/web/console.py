@@ -25,10 +25,20 @@ from wtforms import ValidationError
 from opus_api.models import now
 from opus_api.version import __version__
 from opus_api.web import languages
+from opus_api.web.charts import short
 from opus_api.wire.errors import ApiError
 
 # What may be reached without being signed in, and with a password that must be changed first.
-OPEN_PATHS = {"/", "/index.html", "/login", "/logout", "/theme", "/language"}
+OPEN_PATHS = {
+    "/",
+    "/index.html",
+    "/static/index.html",
+    "/static/dashboard.html",
+    "/login",
+    "/logout",
+    "/theme",
+    "/language",
+}
 PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 
 THEMES = ("", "light", "dark")
@@ -47,7 +57,10 @@ class Page(NamedTuple):
         return request.blueprint == self.endpoint.partition(".")[0]
 
 
-NAVIGATION = (Page("cookies_pages.index", _l("Accounts"), "accounts"),)
+NAVIGATION = (
+    Page("dashboard_pages.index", _l("Dashboard"), "dashboard"),
+    Page("cookies_pages.index", _l("Accounts"), "accounts"),
+)
 
 
 def page_blueprint(name: str) -> Blueprint:
@@ -211,7 +224,7 @@ def local_path(target: str | None) -> str:
     plain = (target or "").replace("\\", "/")
     if plain.startswith("/") and not plain.startswith("//") and plain.isprintable():
         return plain
-    return url_for("cookies_pages.index")
+    return url_for("dashboard_pages.index")
 
 
 # --- Pages ----------------------------------------------------------------------------------------------------------
@@ -222,10 +235,10 @@ bp = page_blueprint("console")
 @bp.get("/")
 @bp.get("/index.html")
 def index() -> Response:
-    """The front door: the accounts for who is signed in, else the sign-in."""
+    """The front door: the dashboard for who is signed in, else the sign-in."""
     if request.method == "HEAD":  # Claude Code's probe follows redirects and would render the sign-in page
         return make_response("")
-    page = "cookies_pages.index" if current_user.is_authenticated else "auth_pages.login"
+    page = "dashboard_pages.index" if current_user.is_authenticated else "auth_pages.login"
     return redirect(url_for(page))
 
 
@@ -253,13 +266,12 @@ def language() -> Response:
 
 def register(app: Flask) -> None:
     """Adds every page blueprint and what their templates use."""
-    from opus_api.web import auth_pages, cookies_pages, sign_in_pages
+    from opus_api.web import auth_pages, cookies_pages, dashboard_pages, sign_in_pages
 
     languages.register(app)
-
-    for pages in (bp, auth_pages.bp, cookies_pages.bp, sign_in_pages.bp):
+    for pages in (bp, auth_pages.bp, cookies_pages.bp, dashboard_pages.bp, sign_in_pages.bp):
         app.register_blueprint(pages)
     # For the whole app, so that error_page works where no route matched; costs nothing where no template is rendered.
     app.context_processor(_template_names)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters |= {"distance": distance, "rfc3339": rfc3339, "grouped": grouped}
+    app.jinja_env.filters |= {"distance": distance, "rfc3339": rfc3339, "grouped": grouped, "short": short}

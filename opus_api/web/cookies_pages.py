@@ -26,7 +26,7 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 15
+PER_PAGE = 12
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
 
@@ -59,7 +59,7 @@ def _state(account: Account) -> str:
     return "active" if over else account.state
 
 
-def _row(account: Account) -> Row:
+def row_of(account: Account) -> Row:
     upstream = UPSTREAMS.get(account.provider)
     state = _state(account)
     return Row(
@@ -99,30 +99,30 @@ def index() -> str:
     found = sorted(accounts().all(), key=lambda account: (-account.priority, account.id))
     pages = max(1, -(-len(found) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
-    shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
+    rows = [row_of(account) for account in found]
     return render_template(
         "cookies/index.html",
-        rows=[_row(account) for account in shown],
+        rows=rows[(page - 1) * PER_PAGE : page * PER_PAGE],
         ids=[account.id for account in found],
-        summary=_summary(found),
+        summary=summary_of(rows),
         rotation=RotationForm(rotation_strategy=_rotation_strategy()),
         page=page,
         pages=pages,
     )
 
 
-def _summary(found: Sequence[Account]) -> dict[str, Any]:
+def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures above the list, and the shares of its bar in percent."""
-    counts = Counter(map(_state, found))
+    counts = Counter(row.state for row in rows)
     shares, start = [], 0.0
     for state in STATES:
-        width = 100 * counts[state] / max(1, len(found))
+        width = 100 * counts[state] / max(1, len(rows))
         shares.append({"state": state, "start": round(start, 2), "width": round(width, 2)})
         start += width
     return {state: counts[state] for state in STATES} | {
-        "total": len(found),
-        "usage_count": sum(account.usage_count for account in found),
-        "error_count": sum(account.error_count for account in found),
+        "total": len(rows),
+        "usage_count": sum(row.usage_count for row in rows),
+        "error_count": sum(row.error_count for row in rows),
         "shares": [share for share in shares if share["width"]],
     }
 
@@ -184,7 +184,7 @@ def saved(account_id: int) -> str:
     """What validation found, and the offer of a rule where Claude names would find nobody."""
     account = accounts().get(account_id)
     rule = _rule_form(account) if _offers_rule(account) else None
-    return render_template("cookies/saved.html", row=_row(account), upstream=UPSTREAMS[account.provider], rule=rule)
+    return render_template("cookies/saved.html", row=row_of(account), upstream=UPSTREAMS[account.provider], rule=rule)
 
 
 def _offers_rule(account: Account) -> bool:
@@ -212,7 +212,7 @@ def rule(account_id: int) -> ResponseReturnValue:
     account = accounts().get(account_id)
     form = _rule_form(account)
     if not form.validate_on_submit():
-        row, upstream = _row(account), UPSTREAMS[account.provider]
+        row, upstream = row_of(account), UPSTREAMS[account.provider]
         return render_template("cookies/saved.html", row=row, upstream=upstream, rule=form)
     model_map = {**account.model_map, CLAUDE_NAMES: form.model.data}
     accounts().update(account_id, {"model_map": model_map})
@@ -257,7 +257,7 @@ def _editable(account: Account) -> dict[str, Any]:
 
 
 def _edit_page(account: Account, form: AccountForm) -> str:
-    return render_template("cookies/edit.html", row=_row(account), upstream=UPSTREAMS[account.provider], form=form)
+    return render_template("cookies/edit.html", row=row_of(account), upstream=UPSTREAMS[account.provider], form=form)
 
 
 # --- One account's buttons ------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def reset(account_id: int) -> Response:
 @bp.get("/cookies/<int:account_id>/delete")
 def delete(account_id: int) -> str:
     """Asks first."""
-    return render_template("cookies/delete.html", row=_row(accounts().get(account_id)))
+    return render_template("cookies/delete.html", row=row_of(accounts().get(account_id)))
 
 
 @bp.post("/cookies/<int:account_id>/delete")

@@ -41,7 +41,7 @@ def test_a_wrong_password_keeps_the_user_name(open_page: Open, script: bool) -> 
     expect(page.get_by_label("Password")).to_have_value("")
     page.get_by_label("Password").fill(PASSWORD)
     press(page, "Sign in")
-    expect(page).to_have_title("Accounts · Opus API")
+    expect(page).to_have_title("Dashboard · Opus API")
 
 
 @both
@@ -73,6 +73,8 @@ def test_a_known_password_leads_to_its_change_and_then_to_the_first_steps(open_p
     page.get_by_label("Current password").fill("admin")
     page.get_by_label("New password").fill("a password of my own")
     press(page, "Save new password")
+    expect(page.get_by_text("Nothing has happened yet")).to_be_visible()
+    page.get_by_role("link", name="Show me how").click()
     expect(page.get_by_text("No accounts yet")).to_be_visible()
     expect(page.get_by_text("practice provider answers every request")).to_be_visible()
 
@@ -295,7 +297,7 @@ def test_pages_fit_and_can_be_read(open_page: Open, session: str, upstream: Upst
     page.goto("/cookies")
     edit = page.get_by_role("link", name=re.compile("^account-")).first.get_attribute("href")
     assert edit
-    paths = ["/cookies", "/cookies/new", "/cookies/new?provider=openai", edit, "/password"]
+    paths = ["/dashboard", "/cookies", "/cookies/new", "/cookies/new?provider=openai", edit, "/password"]
     for path in [*paths, edit.replace("edit", "delete"), edit.replace("edit", "saved")]:
         page.goto(path)
         for fold in page.locator("details:not(.menu) > summary").all():

@@ -3,18 +3,19 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask, g
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from opus_api import config
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
 from opus_api.web import console
 from tests.conftest import PASSWORD, Provider
+from tests.services.test_statistics import row, write
 
 KEY = "sk-or-v1-0123456789abcdef"
 ROOT = config.ROOT
@@ -83,7 +84,7 @@ def test_strangers_are_led_to_the_sign_in_and_back(client: FlaskClient, admin: U
 
 def test_signing_in_again_ends_the_session_before(person: FlaskClient) -> None:
     data = {"csrf_token": token(person, "/password"), "username": "admin", "password": PASSWORD}
-    assert person.post("/login", data=data).location == "/cookies"
+    assert person.post("/login", data=data).location == "/dashboard"
     assert db.session.query(UserSession).count() == 1
 
 
@@ -91,7 +92,7 @@ def test_signing_in_again_ends_the_session_before(person: FlaskClient) -> None:
 def test_the_front_door_leads_on(client: FlaskClient, admin: User, path: str) -> None:
     assert client.get(path).location == "/login"
     sign_in(client)
-    assert client.get(path).location == "/cookies"
+    assert client.get(path).location == "/dashboard"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_the_front_door_leads_on(client: FlaskClient, admin: User, path: str) ->
 )
 def test_after_the_sign_in_only_paths_of_this_site_are_followed(client: FlaskClient, admin: User, target: str) -> None:
     data = {"csrf_token": token(client), "username": "admin", "password": PASSWORD, "next": target}
-    assert client.post("/login", data=data).location == "/cookies"
+    assert client.post("/login", data=data).location == "/dashboard"
 
 
 def test_a_known_password_must_be_changed_before_anything_else(client: FlaskClient, admin: User) -> None:
@@ -109,7 +110,7 @@ def test_a_known_password_must_be_changed_before_anything_else(client: FlaskClie
     for path in ("/cookies", "/cookies/new"):
         assert client.get(path).location == "/password"
     data = {"csrf_token": token(client, "/password"), "old_password": PASSWORD, "new_password": "another good one"}
-    assert client.post("/password", data=data).location == "/cookies"
+    assert client.post("/password", data=data).location == "/dashboard"
     assert client.get("/cookies").status_code == 200
 
 
@@ -213,6 +214,11 @@ def test_templates_escape_and_have_nothing_inline(path: str) -> None:
 # --- Accounts ---------------------------------------------------------------------------------------------------------
 
 
+def weight(page: TestResponse) -> int:
+    """Of the page with its sheet and script, in bytes."""
+    return len(page.data) + sum((ROOT / "static" / name).stat().st_size for name in ("app.css", "app.js"))
+
+
 def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> None:
     for number in range(40):
         add(
@@ -224,9 +230,8 @@ def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> No
             last_used=now(),
         )
     page = person.get("/cookies?page=2")
-    assets = [Path(ROOT / "static" / name).stat().st_size for name in ("app.css", "app.js")]
-    assert page.text.count("<tr id=") == 15
-    assert len(page.data) + sum(assets) <= 60_000
+    assert page.text.count("<tr id=") == 12
+    assert weight(page) <= 60_000
 
 
 def test_the_list_tells_state_reason_and_healing(person: FlaskClient) -> None:
@@ -415,3 +420,25 @@ def test_the_rotation_strategy_is_saved(app: Flask, person: FlaskClient, post: C
 def test_distances_are_told_in_the_largest_unit_that_fits(seconds: int, words: tuple[int, str, bool]) -> None:
     found = console.distance(now() + timedelta(seconds=seconds))
     assert (found.count, found.unit, found.ahead) == words
+
+
+def test_the_dashboard_shows_a_newcomer_the_next_step(person: FlaskClient) -> None:
+    page = person.get("/dashboard").text
+    assert "Nothing has happened yet" in page
+    assert "<svg viewBox=" not in page
+
+
+@pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])
+def test_a_full_dashboard_weighs_at_most_60_kb(person: FlaskClient, period: str) -> None:
+    moments = [now() - timedelta(hours=hours) for hours in range(24 * 30)]
+    write(*(row(n, time=moment, model=f"a-model-{n % 9}", duration_ms=n) for n, moment in enumerate(moments)))
+    for number in range(9):
+        add(f"Account {number}", state="invalid", state_reason="credential refused 3 times: invalid x-api-key")
+    page = person.get(f"/dashboard?period={period}")
+    assert page.text.count('<section class="card chart">') == 4
+    assert weight(page) <= 60_000
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/static/index.html", "/static/dashboard.html"])
+def test_every_old_address_leads_to_the_dashboard(person: FlaskClient, path: str) -> None:
+    assert person.get(path).headers["location"] == "/dashboard"

@@ -1,0 +1,76 @@
+"""What the front page shows: how this day compares with yesterday, and what happened hour by hour or day by day."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from opus_api.services import statistics
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """``count`` periods of ``by`` up to now."""
+
+    name: str
+    by: str
+    count: int
+
+    @property
+    def length(self) -> timedelta:
+        return HOUR if self.by == "hour" else DAY
+
+
+PERIODS = {
+    period.name: period for period in (Period("24h", "hour", 24), Period("7d", "day", 7), Period("30d", "day", 30))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number of today so far and the same of yesterday until this time; None where nothing was measured."""
+
+    today: int | None
+    yesterday: int | None
+
+    @property
+    def change(self) -> int | None:
+        """Percent more or less than yesterday."""
+        if not self.yesterday or self.today is None:
+            return None
+        return round(100 * (self.today - self.yesterday) / self.yesterday)
+
+
+EMPTY = {"requests": 0, "errors": 0, "input_tokens": 0, "output_tokens": 0, "p50_ms": None, "p95_ms": None}
+
+
+def figures(connection: Connection, moment: datetime) -> dict[str, Figure]:
+    """requests, errors, tokens, p50_ms: today against yesterday until the same time of the day (UTC)."""
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    today = statistics.total(connection, midnight, moment + HOUR)
+    yesterday = statistics.total(connection, midnight - DAY, moment - DAY)
+    names = ("requests", "errors", "input_tokens", "output_tokens", "p50_ms")
+    found = {name: Figure(today[name], yesterday[name]) for name in names}
+    found["tokens"] = Figure(
+        today["input_tokens"] + today["output_tokens"], yesterday["input_tokens"] + yesterday["output_tokens"]
+    )
+    return found
+
+
+def series(connection: Connection, period: Period, moment: datetime) -> list[dict[str, Any]]:
+    """One entry for each period, the oldest first, also for those in which nothing happened."""
+    starts = _starts(period, moment)
+    found = {row["key"]: row for row in statistics.answer(connection, period.by, starts[0], starts[-1] + period.length)}
+    keys = [statistics.period_name(period.by, start) for start in starts]
+    return [{**EMPTY, "key": key, **found.get(key, {})} for key in keys]
+
+
+def _starts(period: Period, moment: datetime) -> Sequence[datetime]:
+    last = moment.replace(minute=0, second=0, microsecond=0)
+    if period.by == "day":
+        last = last.replace(hour=0)
+    return [last - period.length * back for back in range(period.count - 1, -1, -1)]

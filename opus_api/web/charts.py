@@ -1,0 +1,95 @@
+"""Charts as numbers: where the bars and lines of an SVG go. Pure; templates/_charts.html draws them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 600.0, 140.0
+GAP = 0.22  # of a bar's place that stays empty
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """One period with the values of all series, and where it stands."""
+
+    label: str
+    values: tuple[float, ...]
+    x: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """``top`` is what the upper edge stands for; ``paths`` has one SVG path for each series."""
+
+    periods: tuple[Period, ...]
+    top: float
+    paths: tuple[str, ...]
+    is_filled: bool
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(value for period in self.periods for value in period.values)
+
+
+def stacked(labels: Sequence[str], *series: Sequence[float]) -> Chart:
+    """Bars of which each shows the sum of the series' values."""
+    columns = list(zip(*series, strict=True))
+    top = nice(max((sum(column) for column in columns), default=0))
+    paths = tuple(_bars(columns, number, top) for number in range(len(series)))
+    return Chart(_periods(labels, columns), top, paths, is_filled=True)
+
+
+def lines(labels: Sequence[str], *series: Sequence[float | None]) -> Chart:
+    """Lines over the same periods; a period without a value breaks its line."""
+    columns = [tuple(value or 0 for value in column) for column in zip(*series, strict=True)]
+    top = nice(max((max(column) for column in columns), default=0))
+    return Chart(_periods(labels, columns), top, tuple(_line(one, top) for one in series), is_filled=False)
+
+
+def _periods(labels: Sequence[str], columns: Sequence[tuple[float, ...]]) -> tuple[Period, ...]:
+    place = WIDTH / max(1, len(columns))
+    return tuple(
+        Period(label, column, round(number * place, 1), round(place, 1))
+        for number, (label, column) in enumerate(zip(labels, columns, strict=True))
+    )
+
+
+def _bars(columns: Sequence[tuple[float, ...]], series: int, top: float) -> str:
+    """The bars of one series, each on those of the series before it."""
+    place, path = WIDTH / max(1, len(columns)), []
+    for number, column in enumerate(columns):
+        if column[series]:
+            x, width = (number + GAP / 2) * place, (1 - GAP) * place
+            ground, height = HEIGHT - sum(column[:series]) / top * HEIGHT, column[series] / top * HEIGHT
+            path.append(f"M{x:.0f} {ground:.1f}v-{height:.1f}h{width:.0f}v{height:.1f}z")
+    return "".join(path)
+
+
+def _line(series: Sequence[float | None], top: float) -> str:
+    """The path of a line, begun anew after each gap."""
+    place, path, pen = WIDTH / max(1, len(series)), [], "M"
+    for number, value in enumerate(series):
+        if value is None:
+            pen = "M"
+        else:
+            path.append(f"{pen}{(number + 0.5) * place:.0f} {HEIGHT - value / top * HEIGHT:.1f}")
+            pen = "L"
+    return "".join(path)
+
+
+def nice(value: float) -> float:
+    """The next of 1, 2, 5 times a power of ten: a scale that people read at once."""
+    step = 1.0
+    while True:
+        for factor in (1, 2, 5):
+            if value <= factor * step:
+                return factor * step
+        step *= 10
+
+
+def short(value: float) -> str:
+    """A number as an axis says it: 950, 1.2k, 3M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"

@@ -1,0 +1,90 @@
+"""The front page: how today goes, what happened over time, which accounts need somebody, what runs now."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from flask import current_app, redirect, render_template, request, url_for
+from flask_babel import format_datetime, gettext
+from werkzeug.wrappers import Response
+
+from opus_api.extensions import db
+from opus_api.gateway.gateway import Live
+from opus_api.models import now
+from opus_api.services import overview, statistics
+from opus_api.services.overview import Period
+from opus_api.web import charts
+from opus_api.web.console import page_blueprint
+from opus_api.web.cookies import accounts
+from opus_api.web.cookies_pages import Row, row_of, summary_of
+
+bp = page_blueprint("dashboard_pages")
+
+MOST_MODELS = MOST_TROUBLED = MOST_LIVE = 8
+
+
+@bp.get("/dashboard")
+def index() -> str:
+    """Everything at a glance; one period for all charts."""
+    period = overview.PERIODS.get(request.args.get("period", ""), overview.PERIODS["24h"])
+    moment, connection = now(), db.session.connection()
+    entries = overview.series(connection, period, moment)
+    models = statistics.answer(connection, "model", moment - period.length * period.count, None)
+    rows = [row_of(account) for account in accounts().all()]
+    live = current_app.extensions["gateway"].live()
+    return render_template(
+        "dashboard.html",
+        period=period,
+        periods=list(overview.PERIODS),
+        figures=overview.figures(connection, moment),
+        charts=_charts(entries, period),
+        models=models[:MOST_MODELS],
+        summary=summary_of(rows),
+        troubled=_troubled(rows),
+        live=[_live(one) for one in live[:MOST_LIVE]],
+        live_count=len(live),
+        is_new=not any(entry["requests"] for entry in entries) and not rows,
+    )
+
+
+@bp.get("/static/dashboard.html")
+@bp.get("/static/index.html")
+def old_address() -> Response:
+    """Where older documents say the console is."""
+    return redirect(url_for(".index"))
+
+
+def _charts(entries: Sequence[dict[str, Any]], period: Period) -> dict[str, charts.Chart]:
+    labels = [_label(entry["key"], period) for entry in entries]
+
+    def column(name: str) -> list[Any]:
+        return [entry[name] for entry in entries]
+
+    good = [entry["requests"] - entry["errors"] for entry in entries]
+    return {
+        "requests": charts.stacked(labels, good, column("errors")),
+        "tokens": charts.stacked(labels, column("input_tokens"), column("output_tokens")),
+        "errors": charts.stacked(labels, column("errors")),
+        "latency": charts.lines(labels, column("p50_ms"), column("p95_ms")),
+    }
+
+
+def _label(key: str, period: Period) -> str:
+    if period.by == "hour":
+        return str(format_datetime(datetime.fromisoformat(key), "HH:mm", rebase=False))
+    return str(format_datetime(datetime.fromisoformat(key), "MMMd", rebase=False)) if key else key
+
+
+def _troubled(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.state in ("cooling", "invalid")][:MOST_TROUBLED]
+
+
+def _live(one: Live) -> dict[str, Any]:
+    return {
+        "model": one.model,
+        "account": one.account,
+        "seconds": round(time.monotonic() - one.began),
+        "state": gettext("answering") if one.has_content else gettext("waiting"),
+        "request_id": one.request_id,
+    }
