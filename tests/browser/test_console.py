@@ -100,6 +100,7 @@ def test_the_first_account_is_offered_a_rule_for_claude_names(
 ) -> None:
     page = open_page(session)
     page.goto("/")
+    page.goto("/cookies")
     page.get_by_role("link", name="Add account").first.click()
     page.get_by_role("link", name="OpenAI-compatible").click()
     expect(page).to_have_url(re.compile("provider=openai"))
