@@ -18,6 +18,7 @@ from tests.chaos.ledgers import Call, Ledgers, Request
 COOLDOWN_GRACE = 0.05  # seconds until a 429 is known
 FREE_WITHIN = 1.0  # seconds until the upstream of an ended request is let go
 DRAIN = 12.0  # seconds that an old worker may still be there beside a new one
+RECONNECT = 2.0  # seconds until workers find a Redis that is back
 KILL_GRACE = 1.0  # seconds around a kill -9 in which what ends, ended because of it
 
 
@@ -112,8 +113,14 @@ def _cooldowns_known(ledgers: Ledgers) -> Iterator[tuple[Call, float]]:
                 known = request.ended
             else:
                 continue
-            if not _near_a_kill(call.ended, known, ledgers):
+            if not _near_a_kill(call.ended, known, ledgers) and not _without_redis(known, ledgers):
                 yield call, known
+
+
+def _without_redis(when: float, ledgers: Ledgers) -> bool:
+    """Each worker goes on with its last view then, and learns from itself alone."""
+    away = (done for done in ledgers.done if done.what.endswith(" redis"))
+    return any(done.began - RECONNECT <= when <= done.ended + RECONNECT for done in away)
 
 
 def _near_a_kill(began: float, ended: float, ledgers: Ledgers) -> bool:

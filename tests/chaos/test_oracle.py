@@ -97,6 +97,7 @@ def test_each_invariant_can_fail(ledgers: Ledgers, said: str) -> None:
         lambda: call(began=7.1),  # the cooldown is over
         lambda: replace(call(began=6.0), requests=(replace(REQUEST, began=5.0), REFUSED)),  # chosen before that
         lambda: replace(call(began=6.0, account="sk-b"), rows=({**ROW, "account_id": 4}, REFUSED_ROW)),
+        lambda: replace(EARLY, done=(Done("stop redis", 4.0, 6.0),)),
         lambda: replace(EARLY, told_after=1.5, done=(Done("hup", 4.0, 4.0),)),  # by the other worker
         lambda: replace(row(outcome="client_gone", attempts=2), requests=(replace(REQUEST, end="left"), REFUSED)),
         lambda: replace(request(end="dropped", text="", request_id="", ended=10.6), done=(KILL,)),
