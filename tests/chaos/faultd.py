@@ -32,7 +32,7 @@ class FaultServer(Upstream):
     def _reply(self, asked: Asked) -> Reply:
         if asked.method == "GET":
             return super()._reply(asked)
-        script = faults.script_of(asked.model)
+        script = faults.script_of(asked.json)
         self._calls[script.tag] += 1
         call = self._calls[script.tag]
         fault = script.faults[call - 1] if call <= len(script.faults) else faults.GOOD

@@ -8,7 +8,7 @@ events, and whose further calls are answered well. Each answer says who it is: t
 
 import gzip
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,17 @@ class Script:
     faults: tuple[str, ...]
 
 
-def script_of(model: str) -> Script:
-    """Of the model's name; without a script every call is answered well."""
+def script_of(asked: Mapping[str, Any]) -> Script:
+    """Of the model's name, else of the prompt; without a script every call is answered well."""
+    model = asked["model"] if "~" in asked["model"] else _prompt(asked)
     _, _, rest = model.partition("~")
     tag, *faults = rest.split("~")
     return Script(tag, tuple(faults))
+
+
+def _prompt(asked: Mapping[str, Any]) -> str:
+    content = asked["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
 
 
 def words(tag: str, call: int) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.chaos import faults
 
 # Which accounts serve a model: those of one provider, or of both.
 FAMILIES = ("anthropic-chaos", "openai-chaos", "chaos")
-GLOBS = {"anthropic": ["anthropic-chaos~*", "chaos~*"], "openai": ["openai-chaos~*", "chaos~*"]}
+GLOBS = {"anthropic": ["anthropic-chaos*", "chaos*"], "openai": ["openai-chaos*", "chaos*"]}
 NOBODY = "nobody"  # serves these
 
 # What heals when another account is asked (or, at the client's own mistakes, must not be asked again).
@@ -35,10 +35,11 @@ class Job:
     leaves: float | None = None  # after this time, whatever has come
     resets: bool = False  # it leaves with RST
     slow: bool = False  # it reads a few bytes at a time
+    prompt: str = "Hello"  # has the script when the model has none
 
     @property
     def script(self) -> faults.Script:
-        return faults.script_of(self.model)
+        return faults.script_of({"model": self.model, "messages": [{"content": self.prompt}]})
 
 
 def jobs(
@@ -71,13 +72,16 @@ def _job(draw: random.Random, number: int, at: float, trouble: float, leaving: f
 
 def _script(draw: random.Random, trouble: float) -> list[str]:
     chance = draw.random()
-    if chance < 0.001:
-        return [draw.choice(HUGE)]
-    if chance < 0.002:
-        return ["drip"]
+    if chance < trouble * 0.01:
+        return [draw.choice((*HUGE, "drip", "drip"))]
     if chance < trouble:
         return [draw.choice(TROUBLE) for _ in range(draw.choice((1, 1, 1, 2)))]
     return [draw.choice(STRANGE)] if chance < trouble + 0.1 else []
+
+
+def of_one_model(job: Job) -> Job:
+    """The same with its script in the prompt: a gateway is not asked for a new model each time."""
+    return replace(job, at=0.0, model=job.model.partition("~")[0], prompt=job.model)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.chaos.ledgers import Ledgers
 from tests.chaos.monkey import Monkey
 from tests.chaos.plan import GLOBS, Act, Job
 from tests.gateway.conftest import BASE
-from tests.live import KEY, PASSWORD, Gateway, gateway
+from tests.live import CONF, KEY, PASSWORD, Gateway, gateway
 from tests.processes import FLASK, clean, run
 
 PLACES = 16  # an account's cap
@@ -136,7 +136,7 @@ class Stage:
 
 
 @contextmanager
-def stage(migrated: Path, shared: bool = False, **settings: str) -> Iterator[Stage]:
+def stage(migrated: Path, shared: bool = False, conf: str = CONF, **settings: str) -> Iterator[Stage]:
     """In memory on SQLite, or, ``shared``, two workers on Redis and PostgreSQL."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="opus-chaos-")))
@@ -148,7 +148,7 @@ def stage(migrated: Path, shared: bool = False, **settings: str) -> Iterator[Sta
             environment |= {"SECRET_KEY": "a secret key of the chaos tests"}
             _install({**environment, "DATA_DIR": str(folder)})
         upstream = stack.enter_context(fault_server(folder / "calls"))
-        live = stack.enter_context(gateway(migrated, **environment))
+        live = stack.enter_context(gateway(migrated, conf, **environment))
         url = (
             database.url.replace("postgresql://", "postgresql+psycopg2://")
             if database

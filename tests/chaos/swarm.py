@@ -185,7 +185,7 @@ def _in_time(sock: socket.socket, leaves_at: float | None, wait: Any) -> Any:
 
 
 def body_of(job: Job) -> dict[str, Any]:
-    body = {"model": job.model, "max_tokens": 64, "messages": [{"role": "user", "content": f"Hello from {job.tag}"}]}
+    body = {"model": job.model, "max_tokens": 64, "messages": [{"role": "user", "content": job.prompt}]}
     if job.stream and job.dialect == "openai":
         body["stream_options"] = {"include_usage": True}
     return {**body, "stream": job.stream}
