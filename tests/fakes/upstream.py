@@ -62,6 +62,7 @@ class Asked:
     at: float = field(default_factory=time.monotonic)
     ended_at: float | None = None  # everything was sent
     gone_at: float | None = None  # the asker hung up before that
+    left_at: float = 0.0  # set by a test whose client leaves
 
     @property
     def key(self) -> str:
