@@ -7,6 +7,7 @@ import logging
 import mmap
 import re
 import socket
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,8 @@ from gunicorn.http.wsgi import create  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 log = logging.getLogger("opus_api.web.worker")
+
+USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 
 # RFC 9112 3.2, RFC 3986 3.2.2; of the characters that a name may have there, those that names have.
 HOST = re.compile(r"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -92,6 +95,9 @@ class Worker(GeventWorker):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self._connected.add(client)
+        if USER_TIMEOUT is not None:  # a write's own limit begins anew with each byte that the kernel finds room for
+            with suppress(OSError):
+                client.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, round(self.longest_write * 1000))
         try:
             super().handle(listener, client, addr)
         finally:
@@ -101,7 +107,11 @@ class Worker(GeventWorker):
         """Raises StopIteration when the connection is to be closed."""
         try:
             self._answer(listener_name, req, sock, addr)
-        except OSError as error:  # also when a write took too long
+        except TimeoutError:  # of a write: the kernel would keep megabytes that nobody reads for minutes
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise StopIteration from None
+        except OSError as error:
             log.debug("the client is gone: %s", error)
             raise StopIteration from None
         except (gevent.GreenletExit, SystemExit):
