@@ -134,7 +134,10 @@ def test_a_client_that_reads_slowly_gets_everything(live: Gateway, upstream: Ups
 
 
 def slow_ones(port: int, model: str, count: int) -> list[tuple[socket.socket, float]]:
-    """Connections that send their head, send their body, or read their answer as slowly as they can."""
+    """Connections that send their head, send their body, or read their answer as slowly as they can, a third each.
+
+    Those that read come last: until all buffers are full they keep two cores busy, and others wait to be accepted.
+    """
     firsts = (
         b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-slow: ",
         head(MESSAGES, "content-length: 90000") + b"{",
@@ -146,7 +149,7 @@ def slow_ones(port: int, model: str, count: int) -> list[tuple[socket.socket, fl
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(10)
         sock.connect(("127.0.0.1", port))
-        sock.sendall(firsts[n % 3])
+        sock.sendall(firsts[n * 3 // count])
         found.append((sock, time.monotonic()))
     return found
 
@@ -192,9 +195,9 @@ def test_900_slow_clients_do_not_slow_down_100_others_and_are_gone_in_time(migra
         with ThreadPoolExecutor(100) as pool:
             alone = list(chain(*pool.map(lambda _: times(live, 10), range(100))))
             slow = slow_ones(live.port, model, 900)
-            heads = max(_late(slow[::3], 10))  # by then all buffers of those that do not read are full
+            heads = max(_late(slow[:300], 10))  # by then all buffers of those that do not read are full
             beside = list(chain(*pool.map(lambda _: times(live, 10), range(100))))
-            bodies = max(_late(slow[1::3], 30))
+            bodies = max(_late(slow[300:600], 30))
         readers = upstream.of(model)  # no client learns that it was given up: it would have to read
         reads = max(wait_until(lambda asked=asked: asked.gone_at, 60) - asked.at for asked in readers) - 60
         for sock, _ in slow:
@@ -202,9 +205,9 @@ def test_900_slow_clients_do_not_slow_down_100_others_and_are_gone_in_time(migra
         before, with_them = (statistics.quantiles(found, n=100)[98] for found in (alone, beside))
         figures = {"p99_alone_ms": before, "p99_beside_ms": with_them}
         bars.report(4, slow=900, **figures, heads_late_by_s=heads, bodies_late_by_s=bodies, reads_late_by_s=reads)
-        assert max(heads, bodies) <= 2.5, "1 s, and what it takes to connect 900 and to look at them"
+        assert max(heads, bodies) <= 1
         assert reads <= 15, "1 s, once all buffers are full"
-        assert with_them <= before * 1.5, "10 % on a machine that has nothing else to do"
+        assert with_them <= before * 1.1
 
 
 def _late(slow: list[tuple[socket.socket, float]], limit: float) -> Iterator[float]:
