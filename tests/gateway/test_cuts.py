@@ -62,7 +62,7 @@ def answered(kind: str, dialect: str, transport: CutOnce) -> list[dict[str, Any]
     pool.adopt(accounts)
     body = {"model": "m", "max_tokens": 5, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
     call = DIALECTS[dialect].parse(body, {})
-    worker = Worker(pool, transport, Load())  # type: ignore[arg-type]
+    worker = Worker(pool, transport, Load(), lambda *_: None)  # type: ignore[arg-type,return-value]
     targets = Catalog(accounts, practice_only=False).resolve("m").targets
     answer = Answer(Dispatch(call, targets, worker, Settings()), "req_1", 15.0, lambda _: None)
     answer.begin()

@@ -1,7 +1,6 @@
 """Many answers at once, clients that leave, upstreams that fall silent, and what the log tells of it."""
 
 import json
-import re
 import socket
 import threading
 import time
@@ -366,7 +365,7 @@ def test_a_row_tells_everything_of_a_request(stage: Stage, kind: str, model: str
     account = stage.account(kind, model)
     got = stage.gateway.chat(model, stream=True)
     row = stage.gateway.row(got)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}", row.pop("time"))
+    assert abs(row.pop("time") / 1e6 - time.time()) < 60  # microseconds since 1970
     assert 0 <= row.pop("first_token_ms") <= row.pop("duration_ms") < 5000
     row.pop("id")
     assert row == {
