@@ -17,7 +17,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from opus_api.config import ConfigError
 from opus_api.extensions import db
 from opus_api.models import Account
-from opus_api.services import account_fields, accounts, api_keys, model_rules, retention, saved_settings, users
+from opus_api.services import (
+    account_events,
+    account_fields,
+    accounts,
+    api_keys,
+    model_rules,
+    retention,
+    saved_settings,
+    users,
+)
 from opus_api.services.settings import Installation
 from opus_api.services.values import FieldError
 from opus_api.upstreams import UPSTREAMS
@@ -46,6 +55,7 @@ def command(group: AppGroup, name: str) -> Callable[[F], click.Command]:
     def wrap(function: F) -> click.Command:
         @functools.wraps(function)
         def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+            account_events.acts("command line")
             try:
                 value, text = function(*args, **kwargs)
             except ApiError as error:

@@ -96,6 +96,11 @@ class UserSession(Table):
     user_agent: Mapped[str | None] = mapped_column(sa.String(255))
 
 
+# What whoever changes an account's state past the pool adds to its version: more than the pool's own changes, of one
+# each, that may still be on their way to the database.
+OVERTAKING = 1000
+
+
 class Account(Table):
     """One upstream credential with its state ("cookie" in older documents and in URLs)."""
 
@@ -163,6 +168,19 @@ class SignIn(Table):
     interval: Mapped[float] = mapped_column(sa.Float)  # seconds between two polls
     expires_at: Mapped[datetime] = mapped_column(Time)
     poll_at: Mapped[datetime] = mapped_column(Time)  # not before
+
+
+class AccountEvent(Base):
+    """One change of an account's state. No foreign key: it may be written when the account is gone."""
+
+    __tablename__ = "account_events"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    time: Mapped[datetime] = mapped_column(Time, default=now, index=True)
+    account_id: Mapped[int] = mapped_column(sa.BigInteger, index=True)
+    who: Mapped[str] = mapped_column(sa.String(80))  # machine, or a person's name, which outlives its user
+    before: Mapped[str] = mapped_column(sa.String(10))
+    after: Mapped[str] = mapped_column(sa.String(10))
+    reason: Mapped[str | None] = mapped_column(sa.String(255))
 
 
 class ApiKey(Table):
@@ -320,7 +338,9 @@ class Setting(Base):
 
 
 __all__ = [
+    "OVERTAKING",
     "Account",
+    "AccountEvent",
     "ApiKey",
     "Change",
     "IpRule",

@@ -23,7 +23,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from opus_api.models import Account, now
+from opus_api.models import OVERTAKING, Account, now
+from opus_api.services.account_events import noted
 from opus_api.services.settings import say_changed
 from opus_api.services.snapshot import credentials
 from opus_api.transport import Transport
@@ -218,7 +219,7 @@ class Tokens:
             is_valid=False,
             state_reason=f"{SIGN_IN_AGAIN}: {reason}"[:255],
             state_until=None,
-            state_version=Account.state_version + 1,
+            state_version=Account.state_version + OVERTAKING,
             token_refresh_at=None,
             lease_owner=None,
             lease_until=None,
@@ -232,15 +233,18 @@ class Tokens:
                 return
             if (account.state_reason or "").startswith(SIGN_IN_AGAIN):
                 account.state, account.state_reason, account.is_valid = "active", None, True
-                account.state_version += 1
+                account.state_version += OVERTAKING
 
     def _change(self, account_id: int, version: int, *conditions: Any, **columns: Any) -> bool:
         """Write, if the tokens are still of this version; whether they were. Raises SQLAlchemyError."""
         table = sa.update(Account).where(Account.id == account_id, Account.token_version == version, *conditions)
         with Session(self._engine) as session, session.begin():
+            was = session.scalar(sa.select(Account.state).where(Account.id == account_id))
             result: Any = session.execute(table.values(**columns), execution_options={"synchronize_session": False})
             if result.rowcount and columns.keys() - {"lease_owner", "lease_until"}:
                 say_changed(session)
+            if result.rowcount and columns.get("state", was) != was:
+                session.add(noted(session, account_id, str(was), columns["state"], columns["state_reason"]))
             return bool(result.rowcount)
 
 

@@ -23,14 +23,16 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from opus_api import database
-from opus_api.models import Account, ApiKey, RequestLog
+from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
 from opus_api.services import statistics
 from opus_api.services.spool import Estate, Row, Spool, estates
 from opus_api.services.values import month_of
 
 log = logging.getLogger(__name__)
 
-LOGS, ACCOUNTS, KEYS = (cast(sa.Table, model.__table__) for model in (RequestLog, Account, ApiKey))
+LOGS, ACCOUNTS, KEYS, EVENTS = (
+    cast(sa.Table, model.__table__) for model in (RequestLog, Account, ApiKey, AccountEvent)
+)
 
 # What no later attempt would store either.
 UNSTORABLE = (DataError, IntegrityError, ValueError, OverflowError)
@@ -326,7 +328,8 @@ SET_STATE = (
     sa.update(ACCOUNTS)
     .where(
         ACCOUNTS.c.id == sa.bindparam("row"),
-        ACCOUNTS.c.state_version == sa.bindparam("known"),
+        # Workers write side by side: what is older than the row comes too late, what is newer need not wait for it.
+        ACCOUNTS.c.state_version <= sa.bindparam("known"),
         ACCOUNTS.c.state != "disabled",
     )
     .values(
@@ -335,7 +338,7 @@ SET_STATE = (
         state_until=sa.bindparam("until"),
         error_count=sa.bindparam("errors"),
         is_valid=sa.bindparam("valid"),
-        state_version=ACCOUNTS.c.state_version + 1,
+        state_version=sa.bindparam("known") + 1,
         updated_at=ACCOUNTS.c.updated_at,
     )
 )
@@ -353,3 +356,17 @@ def _set_states(connection: Connection, states: Iterable[AccountState]) -> None:
             "valid": change.is_valid,
         }
         connection.execute(SET_STATE, values)
+        if change.was != change.state:
+            connection.execute(sa.insert(EVENTS), _event(change))
+
+
+def _event(change: AccountState) -> dict[str, Any]:
+    """It happened, also when a person's newer change has overtaken it on its way."""
+    return {
+        "time": _moment(change.time),
+        "account_id": change.account_id,
+        "who": "machine",
+        "before": change.was,
+        "after": change.state,
+        "reason": _storable(change.reason),
+    }

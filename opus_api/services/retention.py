@@ -7,9 +7,11 @@ import gevent
 import sqlalchemy as sa
 from sqlalchemy import Engine, select
 
-from opus_api.models import IpRule, RequestLog, UserSession, now
+from opus_api.models import AccountEvent, IpRule, RequestLog, UserSession, now
 
-LOGS, SESSIONS, IP_RULES = (cast(sa.Table, model.__table__) for model in (RequestLog, UserSession, IpRule))
+LOGS, SESSIONS, IP_RULES, EVENTS = (
+    cast(sa.Table, model.__table__) for model in (RequestLog, UserSession, IpRule, AccountEvent)
+)
 
 BATCH = 200  # rows of one transaction
 PAUSE = 0.01  # seconds between two, in which others get their turn
@@ -18,6 +20,11 @@ PAUSE = 0.01  # seconds between two, in which others get their turn
 def purge_logs(engine: Engine, days: int) -> int:
     """Delete rows of the request log older than ``days``; how many. Raises SQLAlchemyError."""
     return delete(engine, LOGS, LOGS.c.time < now() - timedelta(days=days))
+
+
+def purge_account_events(engine: Engine, days: int) -> int:
+    """Delete what happened to accounts longer ago than ``days``; how many. Raises SQLAlchemyError."""
+    return delete(engine, EVENTS, EVENTS.c.time < now() - timedelta(days=days))
 
 
 def purge_sessions(engine: Engine) -> int:

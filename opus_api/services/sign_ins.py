@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from opus_api.config import Settings
 from opus_api.extensions import db
-from opus_api.models import Account, Setting, SignIn, now
+from opus_api.models import OVERTAKING, Account, Setting, SignIn, now
 from opus_api.services import account_fields, settings
 from opus_api.services.accounts import Accounts, as_json
 from opus_api.services.oidc import granted_columns
@@ -178,7 +178,7 @@ class SignIns:
             account.is_valid, account.error_count = True, 0
             if account.state != "disabled":
                 account.state, account.state_reason, account.state_until = "active", None, None
-            account.state_version = (account.state_version or 0) + 1
+            account.state_version = (account.state_version or 0) + OVERTAKING
             session.flush()
             row.status, row.account_id = "complete", account.id
             return account.id

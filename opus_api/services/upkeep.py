@@ -66,6 +66,10 @@ def purge_logs(means: Means) -> str:
     return f"{retention.purge_logs(means.engine, saved_settings.log_days())} rows deleted"
 
 
+def purge_account_events(means: Means) -> str:
+    return f"{retention.purge_account_events(means.engine, saved_settings.log_days())} rows deleted"
+
+
 def purge_sessions(means: Means) -> str:
     return f"{retention.purge_sessions(means.engine)} sessions deleted"
 
@@ -80,6 +84,7 @@ JOBS = (
     Job("probe_invalid_accounts", MINUTE, probe_invalid_accounts),
     Job("refresh_tokens", MINUTE, refresh_tokens),
     Job("purge_logs", HOUR, purge_logs),
+    Job("purge_account_events", HOUR, purge_account_events),
     Job("purge_sessions", HOUR, purge_sessions),
     Job("purge_ip_rules", HOUR, purge_ip_rules),
 )

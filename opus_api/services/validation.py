@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from opus_api.models import Account, now
+from opus_api.models import OVERTAKING, Account, now
 from opus_api.services.oidc import Tokens
 from opus_api.services.snapshot import credentials
 from opus_api.transport import Transport
@@ -65,7 +65,8 @@ def apply(account: Account, answer: Answer) -> None:
     if failure is not None and verdict in REST:
         _rest(account, probe.message, failure.retry_after or REST[verdict])
     elif probe.ok:
-        if not _is_resting(account):  # a list of models says nothing about a rate or a quota
+        # A list of models says nothing about a rate or a quota; and whoever is well keeps what is known of its models.
+        if account.state != "active" and not _is_resting(account):
             _set(account, "active", None)
         account.error_count = 0
         if probe.models is not None:
@@ -104,4 +105,4 @@ def _set(account: Account, state: str, reason: str | None) -> None:
 
 def newer(account: Account) -> None:
     """This change of state is newer than what any worker knows; added up in the database, where workers count too."""
-    account.state_version = Account.state_version + 1 if account.id else 1
+    account.state_version = Account.state_version + OVERTAKING if account.id else OVERTAKING

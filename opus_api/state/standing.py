@@ -19,11 +19,11 @@ RATE_REASON, QUOTA_REASON = "rate limit reached", "quota or credit used up"
 SUSPENDED_REASON = "suspended"  # only a person brings such an account back
 MODEL_ABSENT = 600.0
 LONGEST = 31 * 86_400.0  # no stored deadline is believed beyond this
+STALE = 60 * 10**9  # nanoseconds by which a slow worker's snapshot may be behind
 SLOW_START = 60.0  # seconds after a return in which an account gets more and more
 SLOW_START_FULL = 20  # what a full share is for an account without a cap of its own
 OUTAGE = 10  # failures of a site in a row that open its breaker
 OUTAGE_BASE, OUTAGE_CAP = 10.0, 60.0
-PROBES = (300.0, 1800.0, 7200.0)  # seconds after an account became invalid when it is validated by itself
 
 OUT = ("invalid", "disabled")
 # Says nothing about the account when everybody else of the provider fails as well.
@@ -322,8 +322,12 @@ class Stored:
 
 
 def adopted(fleet: Fleet, rows: Iterable[Stored], snapshot: int, now: float) -> Fleet:
-    """Take over what changed in the database; forget accounts that are gone. An older snapshot changes nothing."""
-    if snapshot < fleet.snapshot:
+    """Take over what changed in the database; forget accounts that are gone.
+
+    ``snapshot``: its version, in Unix nanoseconds. One that is a little older than what is known was read before, by a
+    slower worker, and changes nothing; one that is much older tells that the clock was set back.
+    """
+    if 0 < fleet.snapshot - snapshot < STALE:
         return fleet
     known = {row.account_id: row for row in rows}
     standings = {i: _adopt(fleet.standings.get(i, Standing()), row, now) for i, row in known.items()}
@@ -379,9 +383,3 @@ def changed(before: Fleet, after: Fleet) -> list[int]:
 
 def _row(standing: Standing) -> tuple[str, str | None, float | None, int]:
     return standing.state, standing.reason, standing.until, standing.error_count
-
-
-def next_probe(since: float, probes: int) -> float | None:
-    """When an account that became invalid at ``since`` is to be validated again after so many probes; None: not before
-    a person acts."""
-    return since + PROBES[probes] if probes < len(PROBES) else None

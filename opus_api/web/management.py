@@ -3,7 +3,7 @@
 from flask import Blueprint, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from opus_api.services import audit, ip_rules, jobs, saved_settings, transfer, users
+from opus_api.services import account_events, audit, ip_rules, jobs, saved_settings, transfer, users
 from opus_api.services.saved_settings import Person
 from opus_api.services.settings import Installation
 from opus_api.services.sign_ins import SignIns, started_json, status_json
@@ -65,6 +65,14 @@ def export_accounts() -> ResponseReturnValue:
             raise Forbidden("Confirm your password first: POST /api/auth/confirm.")
         transfer.note_export(caller().user.username)
     return jsonify(transfer.export(cookies.accounts(), with_secrets))
+
+
+@bp.get("/accounts/<int:account_id>/events")
+@signed_in
+def account_events_of(account_id: int) -> ResponseReturnValue:
+    """What happened to it, the newest first."""
+    rows = [account_events.as_json(found) for found in account_events.newest(account_id)]
+    return jsonify(data=rows, total=len(rows))
 
 
 @bp.post("/accounts/reset")

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from opus_api.extensions import db
-from opus_api.models import Account, User
+from opus_api.models import OVERTAKING, Account, User
 from opus_api.services import settings as saved
 from opus_api.services.accounts import Accounts, as_json, hint, shown_proxy
 from opus_api.services.values import FieldError
@@ -152,7 +152,7 @@ def test_reset_clears_cooling_counters_and_invalid(accounts: Accounts, provider:
     for account in (first, second):
         assert (account.state, account.state_reason, account.state_until) == ("active", None, None)
         assert (account.error_count, account.is_valid) == (0, True)
-    assert [first.state_version, second.state_version] == [version + 1 for version in versions]
+    assert [first.state_version, second.state_version] == [version + OVERTAKING for version in versions]
 
 
 def test_validation_that_succeeds_heals(accounts: Accounts, provider: Provider) -> None:

@@ -16,7 +16,7 @@ from flask import Flask
 from opus_api import config, create_app
 from opus_api.config import Settings
 from opus_api.extensions import db
-from opus_api.models import Account, ApiKey, RequestLog
+from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
 from opus_api.services import statistics
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.spool import Spool
@@ -167,6 +167,27 @@ def test_a_state_is_written_and_counted(recorder: Recorder, account: Account) ->
         False,
         3,
     )
+
+
+def test_each_change_of_state_leaves_an_event(recorder: Recorder, account: Account) -> None:
+    recorder.account_state(cooling(account))
+    recorder.account_state(cooling(account, 1, was="cooling", error_count=3))
+    recorder.account_state(cooling(account, 2, was="cooling", state="invalid", reason="401", until=None))
+    recorder.flush()
+    events = db.session.scalars(sa.select(AccountEvent).order_by(AccountEvent.id)).all()
+    assert [(e.who, e.before, e.after, e.reason) for e in events] == [
+        ("machine", "active", "cooling", "429"),
+        ("machine", "cooling", "invalid", "401"),
+    ]
+    assert {(e.account_id, e.time) for e in events} == {(account.id, datetime.fromtimestamp(1e9, UTC))}
+
+
+def test_of_two_workers_changes_the_newer_stays_whoever_writes_first(recorder: Recorder, account: Account) -> None:
+    recorder.account_state(cooling(account, 1, state="invalid", reason="401", until=None))
+    recorder.account_state(cooling(account, 0))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (account.state, account.state_version) == ("invalid", 2)
 
 
 def test_a_persons_newer_change_wins(recorder: Recorder, account: Account) -> None:
