@@ -81,7 +81,7 @@ def _services(app: Flask, settings: Settings) -> None:
     app.extensions["recorder"] = recorder
     app.extensions["accounts"] = accounts
     app.extensions["gateway"] = Gateway(settings, snapshots, recorder, transport, accounts.learn, state, tokens.renew)
-    app.extensions["login_throttle"] = LoginThrottle()
+    app.extensions["login_throttle"] = LoginThrottle(state)
 
 
 def _sessions(app: Flask, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession
 from opus_api.services import users
 from opus_api.services.login_throttle import LoginThrottle
+from opus_api.state.memory import MemoryState
 from tests.commands import Commands
 from tests.conftest import PASSWORD, Provider
 
@@ -23,7 +24,7 @@ def test_a_user_is_created_with_a_password_from_standard_input(flask: Commands) 
     assert (
         flask.text("users", "create", "somebody", "--password-stdin", stdin=f"{PASSWORD}\n") == "Created user somebody."
     )
-    assert users.authenticate("somebody", PASSWORD, "", LoginThrottle()).username == "somebody"
+    assert users.authenticate("somebody", PASSWORD, "", LoginThrottle(MemoryState())).username == "somebody"
 
 
 def test_without_a_password_no_user_is_created(flask: Commands) -> None:
@@ -43,7 +44,7 @@ def test_users_are_listed(flask: Commands, admin: User) -> None:
 def test_a_lost_password_is_replaced_and_every_session_ends(flask: Commands, admin: User) -> None:
     users.start_session(admin, "page", None, None)
     flask.text("users", "password", "admin", "--password-stdin", stdin="another good one\n")
-    assert users.authenticate("admin", "another good one", "", LoginThrottle())
+    assert users.authenticate("admin", "another good one", "", LoginThrottle(MemoryState()))
     assert db.session.query(UserSession).count() == 0
     assert flask.error("users", "password", "nobody") == "There is no user named 'nobody'."
 

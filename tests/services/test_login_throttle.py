@@ -3,6 +3,8 @@
 import pytest
 
 from opus_api.services.login_throttle import LoginThrottle, source
+from opus_api.state.memory import MemoryState
+from opus_api.state.redis_engine import RedisState
 from opus_api.wire.errors import RateLimited
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -23,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def throttle(clock: Clock) -> LoginThrottle:
-    return LoginThrottle(clock)
+    return LoginThrottle(MemoryState(clock), clock)
 
 
 def fail(throttle: LoginThrottle, times: int, user: str = "admin", ip: str = HERE) -> None:
@@ -89,16 +91,6 @@ def test_forty_guesses_an_hour_are_not_reached(throttle: LoginThrottle, clock: C
     assert guesses <= 40
 
 
-def test_memory_is_bounded(throttle: LoginThrottle, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    monkeypatch.setattr("opus_api.services.login_throttle.MOST", 10)
-    fail(throttle, 9)
-    clock.now += 1
-    for i in range(50):
-        clock.now += 0.01
-        throttle.failed(f"user-{i}", HERE)
-    assert len(throttle._failures) <= 10
-
-
 @pytest.mark.parametrize(
     "ip, same",
     [
@@ -112,3 +104,20 @@ def test_memory_is_bounded(throttle: LoginThrottle, monkeypatch: pytest.MonkeyPa
 )
 def test_one_customer_is_one_source(ip: str, same: str) -> None:
     assert source(ip) == same
+
+
+def test_a_name_may_be_anything(throttle: LoginThrottle) -> None:
+    fail(throttle, 5, user="\ud800\0\n" * 99)
+    assert retry_after(throttle, user="\ud800\0\n" * 99) == 1
+
+
+def test_workers_count_together(redis_url: str, clock: Clock) -> None:
+    engines = [RedisState(redis_url), RedisState(redis_url)]
+    one, other = (LoginThrottle(engine, clock) for engine in engines)
+    fail(one, 3)
+    fail(other, 3)
+    assert (retry_after(one), retry_after(other)) == (2, 2)
+    one.succeeded("admin", HERE)
+    assert retry_after(other) == 0
+    for engine in engines:
+        engine.stop()

@@ -10,6 +10,7 @@ from opus_api.models import Account, User, UserSession, now
 from opus_api.services import passwords, users
 from opus_api.services.login_throttle import LoginThrottle
 from opus_api.services.values import FieldError
+from opus_api.state.memory import MemoryState
 from opus_api.wire.errors import Conflict, NotFound, RateLimited, Unauthorized
 from tests.conftest import PASSWORD
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("app")
 
 @pytest.fixture
 def throttle() -> LoginThrottle:
-    return LoginThrottle()
+    return LoginThrottle(MemoryState())
 
 
 def test_a_user_signs_in_with_the_right_password_only(throttle: LoginThrottle) -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opus_api.state import Charge, Held, State
+from opus_api.state.memory import MemoryState
 from opus_api.state.rotation import STRATEGIES, Candidate
 from opus_api.state.standing import Breaker, Fleet, Standing
 from opus_api.state.stored import dump, load
@@ -285,6 +286,14 @@ def test_strikes_add_up_until_forgiven_or_forgotten(state: State, clock: Clock) 
     clock.now += 3600
     assert state.strikes("u", clock.now).times == 0
     assert state.strike("u", clock.now).times == 1
+
+
+def test_names_with_strikes_are_bounded(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr("opus_api.state.memory.MOST", 10)
+    memory = MemoryState(clock)
+    for n in range(50):
+        memory.strike(f"u{n}", clock.now)
+    assert [n for n in range(50) if memory.strikes(f"u{n}", clock.now).times] == list(range(40, 50))
 
 
 def test_the_engine_is_well(state: State) -> None:
