@@ -356,14 +356,14 @@ def _adopt(standing: Standing, row: Stored, now: float) -> Standing:
 
 
 def merged(shared: Fleet, own: Fleet) -> Fleet:
-    """After a time apart: of each account the view with more changes; where both have as many, the longer cooldown."""
+    """After a time apart: of each account the view with more changes; where both have as many, the stricter."""
     standings = {i: max((own.standings[i], s), key=_weight) if i in own.standings else s
                  for i, s in {**own.standings, **shared.standings}.items()}  # fmt: skip
     return Fleet(standings, {**own.breakers, **shared.breakers}, max(own.snapshot, shared.snapshot))
 
 
-def _weight(standing: Standing) -> tuple[int, float]:
-    return standing.version, standing.until or 0.0
+def _weight(standing: Standing) -> tuple[int, bool, float]:
+    return standing.version, standing.state in OUT, standing.until or 0.0
 
 
 def numbered(before: Fleet, after: Fleet) -> Fleet:
