@@ -34,6 +34,9 @@ MEMBERS: Mapping[str, type] = {
 # How a message names a field, ours as Anthropic's: its path, a colon.
 FIELD = re.compile(r"([a-z_]+)(?:\.\w+)*(?=: )")
 
+# What Anthropic says of a context that is too small; OpenAI's clients look at the code.
+OVERLONG = re.compile("prompt is too long|input length and `max_tokens` exceed")
+
 # our type -> OpenAI's (type, code)
 ERRORS: Mapping[str, tuple[str, str | None]] = {
     "invalid_request_error": ("invalid_request_error", None),
@@ -117,7 +120,9 @@ def _error(error: ApiError) -> dict[str, Any]:
     kind, code = ERRORS.get(error.type, ("server_error", None))
     if error.type == "not_found_error" and error.message.startswith("model: "):
         code = "model_not_found"
-    return {"error": {"message": error.message, "type": kind, "param": _param(error), "code": code}}
+    if OVERLONG.match(error.message):
+        code = "context_length_exceeded"
+    return {"error": {"message": error.message, "type": kind, "param": _param(error), "code": code, **error.words}}
 
 
 def _param(error: ApiError) -> str | None:

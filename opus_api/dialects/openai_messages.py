@@ -8,7 +8,7 @@ from typing import Any
 
 from opus_api.dialects.anthropic_checks import check_block
 from opus_api.wire import jsons
-from opus_api.wire.checks import Path, refused
+from opus_api.wire.checks import Path, optional, refused
 from opus_api.wire.errors import InvalidRequest
 from opus_api.wire.messages import Block
 from opus_api.wire.request import Body, Call
@@ -121,12 +121,16 @@ def _text(content: Any, at: Path) -> str:
 
 def _assistant(message: Body, at: Path, index: int) -> list[Block]:
     text = "".join(part.get("text") or part.get("refusal") or "" for part in _assistant_parts(message, at))
-    text = text or message.get("refusal") or ""
+    text = text or _refusal(message, at)
     blocks: list[Block] = [{"type": "text", "text": text}] if text.strip() else []
     calls = message.get("tool_calls") or []
     if message.get("function_call"):
         calls = [{"id": f"call_{index}", "function": message["function_call"]}]
     return blocks + [_tool_use(call, (*at, "tool_calls", position)) for position, call in enumerate(calls)]
+
+
+def _refusal(message: Body, at: Path) -> str:
+    return optional(message, "refusal", str, at) or ""
 
 
 def _assistant_parts(message: Body, at: Path) -> list[Body]:

@@ -215,7 +215,7 @@ def _tool(tool: Any, at: Path) -> Body:
     """A definition in any of the shapes clients send: nested, flat, Anthropic's own, or a custom tool."""
     if not isinstance(tool, dict):
         raise refused(at, "Input should be a valid dictionary")
-    if tool.get("type") not in (None, "function", "custom"):
+    if optional(tool, "type", str, at) not in (None, "function", "custom"):
         raise refused((*at, "type"), f"'{tool['type']}' is not supported")
     if _is_free_text(tool):
         return _custom_tool(tool.get("custom") or tool, (*at, "custom"))

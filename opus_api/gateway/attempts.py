@@ -87,7 +87,7 @@ def as_error(failure: Failure, model: str) -> ApiError:
     """A failure that is the answer itself: the client's own mistake, or of the one upstream there is."""
     message = f"model: {model}" if failure.verdict is Verdict.NO_MODEL else failure.message
     headers = {} if failure.retry_after is None else {"retry-after": str(max(1, math.ceil(failure.retry_after)))}
-    return ApiError(failure.status, failure.type, message, headers, failure.details)
+    return ApiError(failure.status, failure.type, message, headers, failure.details, failure.words)
 
 
 def exhausted(last: Failure | None, outlook: Outlook, model: str) -> ApiError:

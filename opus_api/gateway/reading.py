@@ -9,14 +9,17 @@ from opus_api.upstreams.failures import broken
 from opus_api.wire.messages import Event, Folder, FoldError, Message
 from opus_api.wire.request import Call
 
+USAGE_WAIT = 3.0  # seconds an upstream gets to tell its usage after it said why the answer ends
+
 
 def read(upstream: Upstream, call: Call, exchange: Any, credentials: Credentials, verbatim: bool) -> Iterator[Relayed]:
     """The answer in an exchange that has its headers. Raises Failure, ClientGone."""
+    call.said_all = False
     if verbatim:
-        pieces = _to_the_end(exchange, upstream.verbatim(call, exchange.chunks(), credentials))
+        pieces = _to_the_end(call, exchange, upstream.verbatim(call, exchange.chunks(), credentials))
         return pieces if call.stream else _joined(pieces)
     events = ((b"", batch) for batch in upstream.events(call, exchange.chunks(), credentials))
-    batches = (batch for _, batch in _to_the_end(exchange, events))
+    batches = (batch for _, batch in _to_the_end(call, exchange, events))
     return _encoded(call, batches) if call.stream else _folded(call, batches)
 
 
@@ -41,7 +44,7 @@ def _folded(call: Call, batches: Iterator[list[Event]]) -> Iterator[Relayed]:
     yield DIALECTS[call.dialect].render(call, message), _summary(message)
 
 
-def _to_the_end(exchange: Any, pieces: Iterator[Relayed]) -> Iterator[Relayed]:
+def _to_the_end(call: Call, exchange: Any, pieces: Iterator[Relayed]) -> Iterator[Relayed]:
     """What follows the last event is read, to use the connection again, but neither passed on nor judged."""
     ended = False
     try:
@@ -52,6 +55,8 @@ def _to_the_end(exchange: Any, pieces: Iterator[Relayed]) -> Iterator[Relayed]:
             if any(event["type"] == "message_stop" for event in events):
                 ended = True
                 exchange.last_event_came()
+            elif call.said_all:
+                exchange.last_event_came(USAGE_WAIT)
             yield data, events
     except Failure:
         if not ended:

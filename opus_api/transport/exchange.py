@@ -131,10 +131,10 @@ class Exchange:
                 break
         yield b"".join(parts)[:largest]
 
-    def last_event_came(self) -> None:
-        """The answer is complete; only the end of the body is still to come, and need not."""
+    def last_event_came(self, wait: float = LAST_BYTES_WAIT) -> None:
+        """The answer is complete; what may still come gets ``wait`` seconds, and need not."""
         self._complete = True
-        self._deadline = min(self._deadline, time.monotonic() + LAST_BYTES_WAIT)
+        self._deadline = min(self._deadline, time.monotonic() + wait)
 
     def no_total_limit(self, seconds: float) -> None:
         """Content flows: from now on only silence and ``seconds`` end it."""
@@ -246,7 +246,7 @@ class PracticeExchange:
             if wake <= until:
                 yield b""
 
-    def last_event_came(self) -> None:
+    def last_event_came(self, wait: float = 0.0) -> None:
         pass
 
     def no_total_limit(self, seconds: float) -> None:

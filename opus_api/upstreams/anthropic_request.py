@@ -94,11 +94,16 @@ def _without_refused_thinking(call: Call, body: Body) -> Body:
     """Thinking by budget must find the thinking of the tool call that is being answered, and no model may think when
     a tool is forced: better no thinking than no answer."""
     kind = (body.get("thinking") or {}).get("type")
-    forced = call.dialect != "anthropic" and (body.get("tool_choice") or {}).get("type") in ("any", "tool")
+    forced = call.dialect != "anthropic" and _forced(body)
     if kind not in ("enabled", "adaptive") or not (forced or (kind == "enabled" and _lost_thinking(body["messages"]))):
         return body
     call.warn("thinking")
     return _without(body, "thinking")
+
+
+def _forced(body: Body) -> bool:
+    choice: Any = body.get("tool_choice") or {}
+    return choice.get("type") in ("any", "tool")
 
 
 def _lost_thinking(messages: list[Body]) -> bool:
@@ -129,7 +134,7 @@ def _with_thinking_of(call: Call, body: Body) -> Body:
     config = dict(body["output_config"])
     budget = BUDGETS[config.pop("effort")]
     body = _without(body, "thinking", "output_config") | ({"output_config": config} if config else {})
-    if number < (3, 7):
+    if number < (3, 7) or _forced(body) or _lost_thinking(body["messages"]):
         call.warn("thinking")
         return body
     # Sampling parameters and thinking exclude each other.

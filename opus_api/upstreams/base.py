@@ -57,6 +57,7 @@ class Failure(Exception):
     upstream_status: int = 0  # that the upstream itself told; 0: it told none
     upstream_request_id: str = ""
     details: Mapping[str, Any] | None = None  # of Anthropic's error; its SDKs act on them
+    words: Mapping[str, str] = field(default_factory=dict)  # OpenAI's message, param and code, for its own clients
 
     def __str__(self) -> str:
         return f"{self.status} {self.type}: {self.message}"

@@ -51,6 +51,26 @@ def whole(body: Iterable[bytes]) -> Generator[list[Event], None, bytes]:
     return b"".join(parts)
 
 
+class Finishing(Protocol):
+    """Reads OpenAI's chunks. ``said_all``: what follows is usage and the end mark, which some servers leave out."""
+
+    @property
+    def said_all(self) -> bool: ...
+
+    @property
+    def saw_usage(self) -> bool: ...
+
+
+def until_finished(reader: Finishing, body: Iterator[bytes]) -> Iterator[bytes]:
+    """The body; once the reader has all, it need not end: a server may keep the connection open, or cut it. Where
+    usage is still missing, a cut is the loss of it."""
+    try:
+        yield from body
+    except Failure as failure:
+        if not reader.said_all or not (reader.saw_usage or failure.type == "timeout_error"):
+            raise
+
+
 def parsed(data: bytes) -> Any:
     """Raises Failure, also for what is nested too deeply to be written again."""
     try:

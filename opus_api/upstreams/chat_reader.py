@@ -23,7 +23,7 @@ class ChatReader:
         self._include_usage = include_usage
         self._credentials = credentials
         self._content = False
-        self._finished = False
+        self.said_all = self.saw_usage = False
         self._done = False
 
     def wants(self, data: bytes) -> bool:
@@ -33,7 +33,7 @@ class ChatReader:
         """False when the client must not see this event: the usage chunk that only we asked for. Raises Failure."""
         if data.startswith(sse.DONE):
             self._done = True
-            if self._finished:
+            if self.said_all:
                 facts.append({"type": "message_stop"})
             return True
         chunk = bodies.parsed(data)
@@ -44,7 +44,7 @@ class ChatReader:
         """The whole answer, where no stream came. Raises Failure when it is none."""
         completion = bodies.parsed(data)
         self._note(completion, facts)
-        if not isinstance(completion.get("choices"), list) or not self._finished:
+        if not isinstance(completion.get("choices"), list) or not self.said_all:
             raise broken("upstream sent no completion")
         facts.append({"type": "message_stop"})
         return completion  # type: ignore[no-any-return] # _note refuses what is no object
@@ -59,19 +59,20 @@ class ChatReader:
             if isinstance(choice, dict):
                 self._note_choice(choice, facts)
         if isinstance(usage := chunk.get("usage"), dict) and usage:
+            self.saw_usage = True
             facts.append({"type": "message_delta", "delta": {}, "usage": read_usage(usage).as_dict()})
 
     def _note_choice(self, choice: Mapping[str, Any], facts: list[Event]) -> None:
         delta = choice.get("delta") or choice.get("message")
         if choice.get("finish_reason"):
-            self._finished = True
+            self.said_all = True
             facts.append({"type": "message_delta", "delta": {}})
         elif not self._content and isinstance(delta, dict) and any(v for name, v in delta.items() if name != "role"):
             facts.append({"type": "content_block_delta"})
         self._content = self._content or bool(facts)
 
     def close(self) -> Relayed:
-        if not self._finished:
+        if not self.said_all:
             raise broken(bodies.EARLY)
         return (b"", []) if self._done else (DONE, [{"type": "message_stop"}])
 

@@ -115,6 +115,10 @@ class ChatDecoder:
         self._writer.finish(reason, self._counted(), self._stop_sequence)
 
     @property
+    def said_all(self) -> bool:
+        return bool(self._finish_reason)
+
+    @property
     def saw_usage(self) -> bool:
         return self._usage is not None
 

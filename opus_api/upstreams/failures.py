@@ -113,10 +113,16 @@ def details_in(body: Any, credentials: Credentials) -> Mapping[str, Any] | None:
 
 def details_of(response: HttpResponse, credentials: Credentials) -> Mapping[str, Any] | None:
     """The same of a whole refusal."""
+    return details_in(_json_of(response), credentials)
+
+
+def _json_of(response: HttpResponse) -> Any:
+    """The body, None when it is no JSON. Gemini's OpenAI endpoint wraps its error in a list."""
     try:
-        return details_in(jsons.loads(response.body), credentials)
+        body = jsons.loads(response.body)
     except jsons.JsonError:
         return None
+    return body[0] if isinstance(body, list) and body else body
 
 
 def error_in(body: Any) -> tuple[str, int | None] | None:
@@ -134,7 +140,27 @@ def error_in(body: Any) -> tuple[str, int | None] | None:
     if not isinstance(error, dict):
         return ("unknown error", None) if error is not None else None
     message = error.get("message") or body.get("message") or error.get("type") or "unknown error"
-    return str(message), _status_in(error)
+    return _said(message), _status_in(error)
+
+
+def _said(message: Any) -> str:
+    """As text: FastAPI's servers (vLLM, Mistral) list what is wrong with which field."""
+    if isinstance(message, str):
+        return message
+    if isinstance(message, dict) and "detail" in message:
+        message = message["detail"]
+    if isinstance(message, list) and message and all(isinstance(item, dict) and "msg" in item for item in message):
+        return "; ".join(map(_said_of_field, message))
+    try:
+        return jsons.compact(message)
+    except jsons.JsonError:
+        return "unknown error"
+
+
+def _said_of_field(item: Mapping[str, Any]) -> str:
+    at = item.get("loc")
+    path = ".".join(str(step) for step in at if step != "body") if isinstance(at, list) else ""
+    return f"{path}: {item['msg']}" if path else str(item["msg"])
 
 
 def _status_in(error: Mapping[str, Any]) -> int | None:
@@ -154,29 +180,32 @@ def _is_status(value: Any) -> bool:
 
 def message_of(response: HttpResponse) -> str:
     """What a refusal says, from any of the shapes seen: nested error, detail, message, plain text; never HTML."""
-    try:
-        body = jsons.loads(response.body)
-    except jsons.JsonError:
+    body = _json_of(response)
+    if body is None:
         text = response.body.decode("utf-8", "replace").strip()
-        return f"upstream answered {response.status}" if not text or text.startswith("<") else text[:LONGEST_MESSAGE]
-    found = error_in(body)
-    if found:
+        return text[:LONGEST_MESSAGE] if text and text != "null" and not text.startswith("<") else _wordless(response)
+    if found := error_in(body):
         return found[0]
-    if isinstance(body, dict):
-        for name in ("detail", "message"):
-            if isinstance(body.get(name), str):
-                return str(body[name])
+    told = (body.get("detail") or body.get("message")) if isinstance(body, dict) else None
+    return _said(told) if told else _wordless(response)
+
+
+def _wordless(response: HttpResponse) -> str:
     return f"upstream answered {response.status}"
 
 
-def parameter_of(response: HttpResponse) -> str:
-    """The parameter that OpenAI's error names beside its message, "" when none."""
-    try:
-        body = jsons.loads(response.body)
-    except jsons.JsonError:
-        return ""
+LONGEST_WORD = 100  # of what names a field or a kind of error
+
+
+def words_of(response: HttpResponse, credentials: Credentials) -> dict[str, str]:
+    """``message``, ``param`` and ``code`` of OpenAI's error, those that are text, scrubbed."""
+    body = _json_of(response)
     error = body.get("error") if isinstance(body, dict) else None
-    return str(error.get("param") or "") if isinstance(error, dict) else ""
+    if not isinstance(error, dict):
+        return {}
+    words = {"message": message_of(response)} | {name: error.get(name) for name in ("param", "code")}
+    found = {name: scrub(word, credentials) for name, word in words.items() if isinstance(word, str) and word}
+    return {name: word for name, word in found.items() if name == "message" or len(word) <= LONGEST_WORD}
 
 
 def scrub(message: str, credentials: Credentials) -> str:

@@ -9,7 +9,7 @@ from opus_api.upstreams import bodies, chat_request
 from opus_api.upstreams.base import Credentials, Failure, Field, Option, Probe, Relayed, Verdict
 from opus_api.upstreams.chat_reader import ChatReader, as_stream
 from opus_api.upstreams.chat_stream import ChatDecoder
-from opus_api.upstreams.failures import LONGEST_MESSAGE, judge, message_of, parameter_of
+from opus_api.upstreams.failures import LONGEST_MESSAGE, judge, message_of, words_of
 from opus_api.upstreams.models_list import read_models
 from opus_api.wire import sse
 from opus_api.wire.http import Flow, HttpRequest, HttpResponse
@@ -118,12 +118,13 @@ class OpenAICompatible:
         if first == b"{":  # a server that ignores "stream", or an error
             decoder.chunk(bodies.parsed((yield from bodies.whole(body))))
         else:
-            for batch in bodies.events(body):
+            for batch in bodies.events(bodies.until_finished(decoder, body)):
                 try:
                     _decode(batch, decoder)
                 except Failure:
                     yield writer.take()  # what came before it in the same read
                     raise
+                call.said_all = decoder.said_all
                 yield writer.take()
         decoder.finish()
         call.usage_estimated = not decoder.saw_usage
@@ -133,7 +134,9 @@ class OpenAICompatible:
         first, body = yield from bodies.relayed(bodies.begin(body))
         reader = ChatReader(call.include_usage, credentials)
         if first != b"{":
-            yield from bodies.relay(body, reader, call.stream)
+            for piece in bodies.relay(bodies.until_finished(reader, body), reader, call.stream):
+                call.said_all = reader.said_all
+                yield piece
             return
         data = yield from bodies.relayed(bodies.whole(body))
         facts: list[Event] = []
@@ -145,10 +148,12 @@ class OpenAICompatible:
     def failure(self, response: HttpResponse, credentials: Credentials) -> Failure:
         message = message_of(response)
         failure = judge(response.status, message, response.headers, credentials)
+        if failure.verdict is Verdict.CLIENT:
+            failure.words = words_of(response, credentials)
         if response.status in (400, 422):
-            hint = f"{message[:LONGEST_MESSAGE]} {parameter_of(response)[:100]}"
+            hint = f"{message[:LONGEST_MESSAGE]} {failure.words.get('param', '')}"
             if learned := lesson(hint, credentials.options):
-                return Failure(Verdict.LEARN, failure.status, failure.type, failure.message, learned=learned)
+                failure.verdict, failure.learned = Verdict.LEARN, learned
         return failure
 
     def probe(self, credentials: Credentials) -> Flow[Probe]:

@@ -10,6 +10,7 @@ class ApiError(Exception):
     """``type`` is Anthropic's word; dialects translate it. ``message`` is for the caller and free of secrets.
 
     ``details`` is what Anthropic's SDKs read beside the message (``error_code`` and its data), None when there is none.
+    ``words``: message, param and code of an OpenAI upstream, as far as it said them.
     """
 
     def __init__(
@@ -19,8 +20,10 @@ class ApiError(Exception):
         message: str,
         headers: Mapping[str, str] | None = None,
         details: Details | None = None,
+        words: Mapping[str, str] | None = None,
     ):
         super().__init__(message)
+        self.words = words or {}
         self.details = details
         self.status = status
         self.type = type
@@ -34,8 +37,14 @@ class _Kind(ApiError):
     STATUS: ClassVar[int]
     TYPE: ClassVar[str]
 
-    def __init__(self, message: str, headers: Mapping[str, str] | None = None, details: Details | None = None):
-        super().__init__(self.STATUS, self.TYPE, message, headers, details)
+    def __init__(
+        self,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        details: Details | None = None,
+        words: Mapping[str, str] | None = None,
+    ):
+        super().__init__(self.STATUS, self.TYPE, message, headers, details, words)
 
 
 class InvalidRequest(_Kind):

@@ -101,6 +101,24 @@ def test_an_error_says_the_same_in_openai_s_words(
     assert grammar.chunks(openai.error_event(error, "req_1")) == [expected]  # and no [DONE]
 
 
+def test_what_an_openai_upstream_said_reaches_openais_clients_as_it_was() -> None:
+    words = {"message": "maximum context length is 8 tokens", "param": "messages", "code": "context_length_exceeded"}
+    error = InvalidRequest("prompt is too long: 9 tokens > 8 maximum", words=words)
+    expected = {"error": {**words, "type": "invalid_request_error"}}
+    assert json.loads(openai.error_body(error, "req_1")) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt is too long: 9 tokens > 8 maximum",
+        "input length and `max_tokens` exceed context limit: 5 + 4 > 8, decrease input length",
+    ],
+)
+def test_a_context_that_is_too_small_at_anthropic_has_openais_code(text: str) -> None:
+    assert json.loads(openai.error_body(InvalidRequest(text), "req_1"))["error"]["code"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize(
     "text, param",
     [

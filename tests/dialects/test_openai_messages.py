@@ -207,6 +207,7 @@ def test_a_part_becomes_a_block(part: Body, block: Body) -> None:
 
 AT = "messages.0.content.0"
 REFUSED: list[tuple[list[Body], str]] = [
+    ([assistant(None, refusal=["no"])], "messages.0.refusal: Input should be a valid string"),
     ([user([{"type": "text"}])], f"{AT}.text: Input should be a valid string"),
     ([user([{"type": "video"}])], f"{AT}.type: 'video' is not supported"),
     ([user([{"type": "input_audio", "input_audio": {}}])], f"{AT}: audio input is not supported"),

@@ -190,6 +190,7 @@ def test_a_wish_for_json_becomes_words() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"tools": [{"type": ["function"]}]}, "tools.0.type: Input should be a valid string"),
     ({"n": 2}, "n: only 1 is supported"),
     ({"modalities": ["text", "audio"]}, "modalities: audio output is not supported"),
     ({"audio": {"voice": "x"}}, "modalities: audio output is not supported"),

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.upstream import FOREVER, Asked, Reply, Upstream, after, refusing, spoken, streamed
+from tests.fakes.upstream import CUT, FOREVER, Asked, Reply, Step, Upstream, after, in_json, refusing, spoken, streamed
 from tests.gateway.conftest import Stage
-from tests.live import KEY, Gateway, body, gateway, unique, wait_until
+from tests.live import KEY, Answer, Gateway, body, gateway, unique, wait_until
 
 HELLO = "Hello from the upstream."
 PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
@@ -422,6 +422,33 @@ def test_what_a_client_without_usage_gets_is_estimated_in_the_log(stage: Stage, 
     row = stage.gateway.row(got)
     assert row["estimated"] == 1
     assert (row["input_tokens"] > 0, row["output_tokens"] > 0) == (True, True)
+
+
+def test_an_answer_that_lacks_only_its_end_mark_is_whole(stage: Stage) -> None:
+    def asked_of_one_that(end: Step, path: str) -> tuple[Answer, float]:
+        def unmarked(asked: Asked) -> Reply:
+            steps = [step for step in spoken(asked).body if b"[DONE]" not in step]  # type: ignore[operator]
+            return streamed([*steps, end])
+
+        model = unique("unmarked")
+        stage.account("openai", model, unmarked)
+        began = time.monotonic()
+        got = stage.gateway.post(path, body(model, stream=True))
+        return got, time.monotonic() - began
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = threads.map(asked_of_one_that, [FOREVER, FOREVER, CUT, CUT], [*PATHS.values()] * 2)
+    for got, seconds in answers:
+        assert (got.text, seconds < 8.0) == (HELLO, True)
+        assert got.events[-1] in ({"type": "message_stop"}, {"done": True})
+        assert stage.gateway.row(got)["outcome"] == "ok"
+
+
+def test_an_openai_client_reads_what_its_upstream_said_of_the_request(stage: Stage, model: str) -> None:
+    error = {"message": "This model's maximum context length is 8 tokens.", "type": "invalid_request_error"}
+    error |= {"param": "messages", "code": "context_length_exceeded"}
+    stage.account("openai", model, in_json({"error": error}, 400))
+    assert stage.gateway.chat(model).json == {"error": error}
 
 
 @pytest.mark.parametrize("name", ["\\ud800", "a\\u0000b", "x" * 5000, "\\ud83d\\ude00", "'; DROP TABLE users; --"])

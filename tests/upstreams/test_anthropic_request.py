@@ -133,6 +133,17 @@ def changes(model: str, **given: Any) -> tuple[Body, list[str]]:
 ADAPTIVE = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}
 O_FORCED = {"tools": O_TOOLS, "tool_choice": "required"}
 FORCED = {"tools": TOOLS, "tool_choice": {"type": "any"}}
+O_CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+O_ANSWERED = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": None, "tool_calls": [O_CALL]},
+    {"role": "tool", "tool_call_id": "a", "content": "r"},
+]
+ANSWERED = [
+    {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "r"}]},
+]
 
 MODELS: dict[str, tuple[str, Body, Body, list[str]]] = {
     "thinks by budget": (
@@ -146,6 +157,18 @@ MODELS: dict[str, tuple[str, Body, Body, list[str]]] = {
         {"reasoning_effort": "low", "max_tokens": 30_000, "temperature": 0.5},
         {"thinking": {"type": "enabled", "budget_tokens": 2048}, "max_tokens": 30_000},
         [],
+    ),
+    "thinks by budget, unless a tool is forced": (
+        "claude-haiku-4-5",
+        {**O_FORCED, "reasoning_effort": "high", "temperature": 0.5, "max_tokens": 60},
+        {**FORCED, "temperature": 0.5, "max_tokens": 60},
+        ["thinking"],
+    ),
+    "thinks by budget, unless the thinking of its tool call is lost": (
+        "claude-haiku-4-5",
+        {"messages": O_ANSWERED, "reasoning_effort": "high", "temperature": 0.5, "max_tokens": 60},
+        {"messages": ANSWERED, "temperature": 0.5, "max_tokens": 60},
+        ["thinking"],
     ),
     "does not think": ("claude-3-5-sonnet-20241022", {"reasoning_effort": "high"}, {}, ["thinking"]),
     "thinks as it sees fit": ("claude-opus-4-6", {"reasoning_effort": "high"}, ADAPTIVE, []),

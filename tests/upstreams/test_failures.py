@@ -12,8 +12,8 @@ from opus_api.upstreams.failures import (
     judge,
     message_of,
     names_model,
-    parameter_of,
     scrub,
+    words_of,
 )
 from opus_api.wire.http import HttpResponse
 
@@ -127,7 +127,12 @@ BODIES = {
     "a page": (b"<html>m</html>", "upstream answered 500"),
     "nothing": (b"", "upstream answered 500"),
     "a list": (b"[1]", "upstream answered 500"),
-    "details as a list": (b'{"detail":[{"loc":["body"]}]}', "upstream answered 500"),
+    "details as a list": (b'{"detail":[{"loc":["body"]}]}', '[{"loc":["body"]}]'),
+    "FastAPI's fields": (b'{"detail":[{"loc":["body","a",0],"msg":"m"},{"msg":"n"}]}', "a.0: m; n"),
+    "Mistral's fields": (b'{"object":"error","message":{"detail":[{"loc":["body","a"],"msg":"m"}]}}', "a: m"),
+    "Gemini's list": (b'[{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT"}}]', "m"),
+    "JSON's null": (b"null", "upstream answered 500"),
+    "text that begins like it": (b"nullified", "nullified"),
     "no text at all": (b"\xff\xfe", "��"),
     "an error without words": (b'{"error":{}}', "upstream answered 500"),
     "a page of 3 MB": (b"x" * 3_000_000, "x" * 2000),
@@ -139,12 +144,29 @@ def test_the_message_is_found_in_every_shape(body: bytes, message: str) -> None:
     assert message_of(HttpResponse(500, {}, body)) == message
 
 
-@pytest.mark.parametrize(
-    "body, parameter",
-    [(b'{"error":{"param":"top_k"}}', "top_k"), (b'{"error":{"param":null}}', ""), (b'{"error":"x"}', ""), (b"x", "")],
-)
-def test_the_parameter_that_an_error_names_is_found(body: bytes, parameter: str) -> None:
-    assert parameter_of(HttpResponse(400, {}, body)) == parameter
+WORDS = {
+    "all": (
+        b'{"error":{"message":"m","param":"top_k","code":"bad"}}',
+        {"message": "m", "param": "top_k", "code": "bad"},
+    ),
+    "none": (b'{"error":{"message":"m","param":null,"code":400}}', {"message": "m"}),
+    "too long to be one": (b'{"error":{"message":"m","code":"%b"}}' % (b"x" * 101), {"message": "m"}),
+    "a secret": (b'{"error":{"message":"key %b"}}' % CREDENTIALS.api_key.encode(), {"message": "key ***"}),
+    "no object": (b'{"error":"m"}', {}),
+    "no JSON": (b"x", {}),
+}
+
+
+@pytest.mark.parametrize("body, words", WORDS.values(), ids=WORDS)
+def test_the_words_of_openais_errors_are_found(body: bytes, words: dict[str, str]) -> None:
+    assert words_of(HttpResponse(400, {}, body), CREDENTIALS) == words
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 INSIDE: dict[str, tuple[Any, tuple[str, int | None] | None]] = {
@@ -157,7 +179,8 @@ INSIDE: dict[str, tuple[Any, tuple[str, int | None] | None]] = {
     "by number as text": ({"error": {"code": "503", "message": "m"}}, ("m", 503)),
     "by Groq's status_code": ({"error": {"status_code": 400, "type": "x", "message": "m"}}, ("m", 400)),
     "by nothing": ({"error": {"message": "m"}}, ("m", None)),
-    "odd codes": ({"error": {"code": True, "type": ["x"], "status": 7, "message": {"a": 1}}}, ("{'a': 1}", None)),
+    "odd codes": ({"error": {"code": True, "type": ["x"], "status": 7, "message": {"a": 1}}}, ('{"a":1}', None)),
+    "nested too deeply": ({"error": {"message": [nested(300)]}}, ("unknown error", None)),
     "odd error": ({"error": 7}, ("unknown error", None)),
     "text": ({"error": "m"}, ("m", None)),
     "vLLM": ({"object": "error", "message": "m", "code": 404}, ("m", 404)),
