@@ -50,7 +50,7 @@ def test_the_first_start_makes_everything_and_the_second_tells_nothing(nothing: 
     assert curl
     assert len(SECRET.findall(first.output)) == 2
     files = {path.name: path.stat().st_mode & 0o777 for path in Path(nothing["DATA_DIR"]).iterdir() if path.is_file()}
-    assert files == {"secret.key": 0o600, "opus.db": 0o600} | dict.fromkeys(files, 384)
+    assert files == {"secret.key": 0o600, "opus.db": 0o600} | dict.fromkeys(files, 0o600)
 
     with service(START, nothing) as second:
         assert post(f"{address}/api/auth/login", {"username": "admin", "password": password[1]})[0] == 200
