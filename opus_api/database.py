@@ -129,7 +129,7 @@ def _wait(connection: Any) -> None:
         limit = SILENT_LIMIT if _Server.silent else ROUND_TRIP_LIMIT
         try:
             wait(connection.fileno(), timeout=limit, timeout_exc=psycopg2.OperationalError("timed out"))
-        except psycopg2.OperationalError:
+        except (psycopg2.OperationalError, Timeout):  # ours, or the caller's
             _Server.silent = True
             raise
     _Server.silent = False

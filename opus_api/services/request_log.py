@@ -87,7 +87,9 @@ class Recorder:
     def record(self, row: Row) -> None:
         """One row of the request log; keys are its columns, and ``uses``: [account id, Unix seconds] for each use of
         an account, and ``logged``: false for a row that is only counted. Never waits."""
-        if not self._spooled(self._spool.ended, row):
+        if self._spooled(self._spool.ended, row):
+            self._full = False
+        else:
             self.log_dropped_total += 1
 
     def account_state(self, change: AccountState) -> None:
@@ -100,6 +102,7 @@ class Recorder:
 
     def start(self) -> None:
         self._writer = gevent.spawn(self._run)
+        gevent.spawn(self._sync)
 
     def stop(self) -> None:
         """Write what is left and end. What the database does not take now, the next start finds in the spool."""
@@ -131,9 +134,14 @@ class Recorder:
                 self.adopt()
             turn += not self._wake.wait(self.INTERVAL)
             self._wake.clear()
+            self.flush()
+
+    def _sync(self) -> None:
+        """Apart from the writer, which may have to wait for the database."""
+        while not self._stopping:
             with suppress(OSError):  # appending will say what is wrong with the disk
                 self._off_hub(self._spool.sync)
-            self.flush()
+            gevent.sleep(self.INTERVAL)
 
     def _off_hub(self, wait: Callable[[], None]) -> None:
         """Disks may take long; nobody else need wait for them while the service runs."""
@@ -150,7 +158,6 @@ class Recorder:
                 log.error("the request log has no room (%s); rows are dropped", error.strerror or error)
             self._full = True
             return False
-        self._full = False
         return True
 
     def _guarded(self, write: Callable[[], None]) -> None:

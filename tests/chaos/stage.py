@@ -146,7 +146,7 @@ def stage(migrated: Path, shared: bool = False, conf: str = CONF, **settings: st
         if database is not None and redis is not None:
             environment |= {"WEB_CONCURRENCY": "2", "REDIS_URL": redis.url, "DATABASE_URL": database.url}
             environment |= {"SECRET_KEY": "a secret key of the chaos tests"}
-            _install({**environment, "DATA_DIR": str(folder)})
+            install({**environment, "DATA_DIR": str(folder)})
         upstream = stack.enter_context(fault_server(folder / "calls"))
         live = stack.enter_context(gateway(migrated, conf, **environment))
         url = (
@@ -165,7 +165,7 @@ def stage(migrated: Path, shared: bool = False, conf: str = CONF, **settings: st
         yield found
 
 
-def _install(environment: Mapping[str, str]) -> None:
+def install(environment: Mapping[str, str]) -> None:
     """The tables, the key and the administrator, as ``tests.live.installed`` makes them on SQLite."""
     for words, stdin in (
         (("db", "upgrade"), ""),
