@@ -45,9 +45,13 @@ def note_export(who: str) -> None:
 def _row(account: Account, with_secrets: bool) -> dict[str, Any]:
     shown = as_json(account)
     row = {name: shown[name] for name in SETTINGS} | {"state": "disabled" if account.state == "disabled" else "active"}
+    if account.oidc:
+        row["oidc"] = {name: account.oidc.get(name) for name in account_fields.OIDC}
     if not with_secrets:
         return row | {"api_key_hint": shown["api_key_hint"], "session_key_hint": shown["session_key_hint"]}
     secrets = {name: value for name in account_fields.SECRETS if (value := getattr(account, name))}
+    if "refresh_token" in secrets:
+        secrets.pop("access_token", None)  # soon over, and its end does not travel with it
     return row | secrets | ({"proxy": account.proxy} if account.proxy else {})
 
 
@@ -119,7 +123,7 @@ class Here:
     def __init__(self, accounts: Accounts):
         self._accounts = accounts
         known = accounts.all()
-        self._identities = {_identity(account) for account in known}
+        self._identities = {identity for account in known for identity in _identities(account)}
         self._names = {(account.provider, account.name) for account in known}
         self.new: list[Account] = []
 
@@ -128,18 +132,26 @@ class Here:
         if not isinstance(row, dict):
             raise Unprocessable("must be an object.")
         account = self._accounts.made(row, user_id)
-        if _identity(account) in self._identities:
+        identities = _identities(account)
+        if identities & self._identities:
             return
         if (account.provider, account.name) in self._names:
             raise Conflict(f"name: {account.provider} has an account named {account.name!r} with another credential.")
-        self._identities.add(_identity(account))
+        self._identities |= identities
         self._names.add((account.provider, account.name))
         self.new.append(account)
 
 
-def _identity(account: Account) -> tuple[str, ...]:
-    """What makes two accounts the same: where they go and as whom; without a credential, their names."""
+def _identities(account: Account) -> set[tuple[str, ...]]:
+    """What makes two accounts the same, any of it: where they go and as whom; without a credential, their names.
+
+    A refresh token is another one after each renewal, so the client it was issued to stands for it, with the name,
+    because one client may have signed in to several accounts.
+    """
     upstream = UPSTREAMS.get(account.provider)
     base_url = account.base_url or (upstream.default_base_url if upstream else "")
     credential = account.api_key or account.refresh_token or f"name {account.name}"
-    return account.provider, base_url, credential
+    identities: set[tuple[str, ...]] = {(account.provider, base_url, credential)}
+    if account.client_id:
+        identities.add((account.provider, base_url, account.client_id, account.name))
+    return identities
