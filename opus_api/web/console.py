@@ -46,20 +46,21 @@ YEAR = 365 * 86_400
 
 
 class Page(NamedTuple):
-    """One entry of the navigation; ``section`` is the blueprint whose pages it stands for."""
+    """One entry of the navigation; it stands for the pages of its blueprint and of ``others``."""
 
     endpoint: str
     label: str
     icon: str
+    others: tuple[str, ...] = ()
 
     @property
     def current(self) -> bool:
-        return request.blueprint == self.endpoint.partition(".")[0]
+        return request.blueprint in (self.endpoint.partition(".")[0], *self.others)
 
 
 NAVIGATION = (
     Page("dashboard_pages.index", _l("Dashboard"), "dashboard"),
-    Page("cookies_pages.index", _l("Accounts"), "accounts"),
+    Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages",)),
 )
 
 
