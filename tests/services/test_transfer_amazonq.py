@@ -87,7 +87,8 @@ def test_an_export_without_secrets_holds_no_token(api: FlaskClient, service: Ama
         assert str(secret) not in text
 
 
-def test_a_hundred_accounts_are_fed_and_renewed_without_a_stall(app: Flask, api: FlaskClient, service: AmazonQ) -> None:
+@pytest.mark.chaos
+def test_a_hundred_accounts_are_fed_and_each_is_renewed_once(app: Flask, api: FlaskClient, service: AmazonQ) -> None:
     rows = [row(service, f"q{number}") for number in range(100)]
     began = time.monotonic()
     assert api.post("/v2/accounts/feed", json={"accounts": rows}).json["created"] == 100  # type: ignore[index]
