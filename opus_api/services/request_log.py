@@ -241,13 +241,18 @@ def _store(connection: Connection, rows: Iterable[Row]) -> None:
     statistics.add(connection, [_complete(row) for row in counted])
 
 
+# SQLite keeps each statement it has prepared, and one of 500 rows takes a megabyte: of a few lengths only, please.
+A_FEW_AT_ONCE = {"insertmanyvalues_page_size": 20}
+
+
 def _insert_rows(connection: Connection, rows: Mapping[str, Row]) -> set[str]:
     """The request ids of those that were not there yet."""
     if not rows:
         return set()
     if connection.dialect.insert_executemany_returning:
         statement = _insert_new(connection.dialect.name).returning(LOGS.c.request_id)
-        return set(connection.execute(statement, [_complete(row) for row in rows.values()]).scalars())
+        complete = [_complete(row) for row in rows.values()]
+        return set(connection.execute(statement, complete, execution_options=A_FEW_AT_ONCE).scalars())
     there = set(connection.scalars(sa.select(LOGS.c.request_id).where(LOGS.c.request_id.in_(rows))))
     new = rows.keys() - there
     if new:

@@ -69,6 +69,18 @@ def test_recording_does_not_touch_the_database(recorder: Recorder) -> None:
     assert rows() == []
 
 
+def test_batches_of_any_length_use_a_few_statements_because_sqlite_keeps_each(recorder: Recorder) -> None:
+    used: set[str] = set()
+    sa.event.listen(db.engine, "before_cursor_execute", lambda *seen: used.add(seen[2]))
+    for size in range(1, 60):
+        for n in range(size):
+            recorder.record(row(f"req_{size}_{n}"))
+        recorder.flush()
+    assert len(rows()) == sum(range(1, 60))
+    inserts = [statement for statement in used if statement.startswith("INSERT INTO request_logs")]
+    assert len(inserts) <= 20
+
+
 def test_a_request_leaves_one_row_although_it_is_recorded_twice(recorder: Recorder) -> None:
     recorder.record(row(status=200))
     recorder.flush()
