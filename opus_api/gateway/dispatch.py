@@ -72,6 +72,7 @@ class Dispatch:
         self._conversation = conversation
         self._bound: int | None = None  # the account that had the turn before
         self._renew = worker.renew
+        self._warnings = tuple(call.warnings)  # those of no attempt
         self._permit: Permit | None = None  # this attempt is a retry, and has no content yet
 
     # ---- the loop
@@ -260,6 +261,7 @@ class Dispatch:
 
     def _ask(self, upstream: Upstream, target: Any, credentials: Credentials) -> Iterator[Relayed]:
         verbatim = upstream.native == self.call.dialect
+        self.call.warnings = list(self._warnings)  # what the last upstream could not take, this one may
         request = upstream.request(self.call, target.model, credentials, verbatim)
         self.calls += 1
         proxy = target.account.proxy if target.account else ""

@@ -1,6 +1,7 @@
 """Every error once: ApiError and what Flask raises, in the shape of the path that was asked for."""
 
 import logging
+import re
 import socket
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
@@ -22,7 +23,10 @@ from opus_api.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, Not
 
 log = logging.getLogger(__name__)
 
-DIALECT_PATHS = ("/v1", "//v1", "/messages", "/chat", "/models")
+# Paths that only clients of the two APIs ask for, also under base URLs we do not know and for what we do not serve.
+CLIENT_PATH = re.compile(
+    r"^/*v1|/v1/|/(messages|chat|completions|complete|responses|embeddings|models|files)(/|$)", re.I
+)
 SIGNS_OF_ANTHROPIC = ("anthropic-version", "x-api-key")  # headers
 JSON_PATHS = ("/api/", "/v2/", "/health", "/openapi.json", "/metrics", "/ready")
 # For so many seconds a body that was refused is read and thrown away, so that its sender gets to read why.
@@ -44,8 +48,9 @@ def dialect_of(request: Request) -> ModuleType | None:
 
 
 def _dialect(path: str, headers: Container[str]) -> ModuleType | None:
-    if not path.startswith(DIALECT_PATHS):
+    if path.startswith(JSON_PATHS) or not (CLIENT_PATH.search(path) or "anthropic-version" in headers):
         return None
+    path = path.lower()
     if "/chat/" in path or path.endswith("/responses"):
         return openai
     if "/messages" in path or any(name in headers for name in SIGNS_OF_ANTHROPIC):

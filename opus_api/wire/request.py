@@ -28,10 +28,16 @@ class Call:
     said_all: bool = False  # the upstream said why the answer ends: only its usage and an end mark may follow
     warnings: list[str] = field(default_factory=list)  # codes of opus-warnings
     _canonical: Body | None = None
+    _left_out: list[str] = field(default_factory=list)  # by the conversion to the canonical form
 
     def canonical(self) -> Body:
+        """Raises InvalidRequest. Its warnings count each time: another attempt may go without conversion."""
         if self._canonical is None:
+            before, self.warnings = self.warnings, []
             self._canonical = self.to_canonical(self)
+            self._left_out, self.warnings = self.warnings, before
+        for code in self._left_out:
+            self.warn(code)
         return self._canonical
 
     def warn(self, code: str) -> None:

@@ -21,7 +21,7 @@ from tests.fakes.upstream import (
     zipped,
 )
 from tests.gateway.conftest import Stage
-from tests.live import unique, wait_until
+from tests.live import body, unique, wait_until
 from tests.processes import free_port
 
 HELLO = "Hello from the upstream."
@@ -422,3 +422,17 @@ def test_practice_no_longer_serves_every_name_once_an_account_existed(stage: Sta
 
 def test_every_request_of_this_module_left_its_row(stage: Stage) -> None:
     stage.see_what_was_left()
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_warnings_tell_what_the_upstream_that_answered_was_not_told(stage: Stage, model: str, path: str) -> None:
+    kinds = ("openai", "anthropic") if path == "/v1/messages" else ("anthropic", "openai")
+    stage.account(kinds[0], model, refusing(500), priority=2)
+    answering = stage.account(kinds[1], model, priority=1)
+    got = stage.gateway.post(path, body(model, top_k=5, seed=1))
+    assert (got.status, len(stage.asked(answering))) == (200, 1)
+    assert "opus-warnings" not in got.headers
+    alone = unique("alone")
+    stage.account(kinds[0], alone)
+    warned = stage.gateway.post(path, body(alone, top_k=5, seed=1)).headers["opus-warnings"]
+    assert warned == ("unknown_fields,top_k" if path == "/v1/messages" else "seed,unknown_fields")

@@ -209,6 +209,10 @@ def test_a_documented_name_that_nothing_serves_says_what_it_needs(live: Gateway)
         ("POST", "/v1/models", 405),
         ("DELETE", "/v1/models/x", 405),
         ("POST", "/v1/complete", 404),
+        ("POST", "/responses", 404),
+        ("POST", "/V1/messages", 404),
+        ("POST", "/some/prefix/v1/messages", 404),
+        ("POST", "/openai/chat/completions", 404),
         ("GET", "/v1", 404),
         ("GET", "/v1/", 404),
         ("POST", "/v1/messages/no/such/route", 404),
@@ -221,7 +225,7 @@ def test_a_wrong_method_is_a_405_and_an_unknown_route_a_404(live: Gateway, metho
         answer = live.send(method, path, b"{}", headers)
         assert answer.status == status
         assert re.fullmatch(r"req_[0-9A-Za-z]{24}", answer.headers["request-id"])
-        anthropic = "chat" not in path
+        anthropic = "chat" not in path and "responses" not in path
         assert answer.json.get("type") == ("error" if anthropic else None)
         assert answer.json["error"]["message"]
         assert ("allow" in answer.headers) == (status == 405)
