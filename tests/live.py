@@ -35,7 +35,7 @@ def unique(word: str) -> str:
     return f"{word}-{next(_names)}"
 
 
-def wait_until(look: Callable[[], T], seconds: float = 5.0) -> T:
+def wait_until(look: Callable[[], T], seconds: float = 10.0) -> T:
     """What ``look`` returns once it is true."""
     give_up = time.monotonic() + seconds
     while True:
@@ -182,7 +182,7 @@ class Gateway:
             now = self.shown(account)
             return now if all(now[name] == value for name, value in fields.items()) else None
 
-        return wait_until(look, 3.0)
+        return wait_until(look)
 
     def rows(self, where: str = "1", *values: Any) -> list[dict[str, Any]]:
         """Of the request log."""

@@ -140,7 +140,7 @@ class Recorder:
         """Apart from the writer, which may have to wait for the database."""
         while not self._stopping:
             with suppress(OSError):  # appending will say what is wrong with the disk
-                self._off_hub(self._spool.sync)
+                self._spool.sync(self._off_hub)
             gevent.sleep(self.INTERVAL)
 
     def _off_hub(self, wait: Callable[[], None]) -> None:

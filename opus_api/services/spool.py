@@ -11,9 +11,10 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,12 @@ class Spool:
                 rotated = True
             yield from self._of_first_segment(most)
 
-    def sync(self) -> None:
-        """Take what was written to the disk. Waits for it. Raises OSError."""
+    def sync(self, wait: Callable[[Callable[[], None]], None] = lambda write: write()) -> None:
+        """Take what was written to the disk; ``wait`` does what takes long, in a thread perhaps. Raises OSError."""
         if self._unsynced and self._file >= 0:
             self._unsynced = False
-            file = os.dup(self._file)  # the segment may be closed meanwhile
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
+            # Doubled before anybody waits: the segment may be closed meanwhile, and its number be another file's.
+            wait(partial(_to_disk, os.dup(self._file)))
 
     def close(self) -> None:
         """Nothing more will come. What could not be stored, or did not end, is left to be adopted."""
@@ -173,6 +171,13 @@ def estates(root: Path) -> Iterator[Estate]:
         lock = _locked(folder)
         if lock is not None:
             yield Estate(folder, lock)
+
+
+def _to_disk(file: int) -> None:
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _claimed(root: Path) -> tuple[Path, int]:

@@ -3,7 +3,7 @@
 import json
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,6 +181,17 @@ def test_after_a_sync_everything_written_is_on_the_disk(spool: Spool, monkeypatc
         spool.sync()
     spool.sync()  # nothing new: the disk is left alone
     assert synced == [spool._size // 2, spool._size]
+
+
+def test_a_segment_may_be_closed_while_its_disk_is_waited_for(spool: Spool) -> None:
+    spool.ended(row("1"))
+
+    def late(write: Callable[[], None]) -> None:
+        assert names(spool.batches(5)) == [["1"]]
+        spool.close()
+        write()
+
+    spool.sync(late)
 
 
 def test_a_close_leaves_only_what_is_to_be_adopted(tmp_path: Path) -> None:
