@@ -20,11 +20,16 @@ SECRET_SHAPES = re.compile(
 )
 
 
+def redacted(text: str) -> str:
+    """With *** for what looks like a secret."""
+    return SECRET_SHAPES.sub(lambda found: f"{found['bearer'] or found['login'] or ''}***", text)
+
+
 class Redacting(logging.Formatter):
     """Masks what looks like a secret, in tracebacks too, and keeps one record on as many lines as it has."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return SECRET_SHAPES.sub(lambda found: f"{found['bearer'] or found['login'] or ''}***", super().format(record))
+        return redacted(super().format(record))
 
 
 def configure(settings: Settings) -> None:

@@ -244,6 +244,7 @@ class RequestLog(Base):
     first_token_ms: Mapped[int | None] = mapped_column()
     duration_ms: Mapped[int] = mapped_column(default=0)
     client_ip: Mapped[str | None] = mapped_column(sa.String(45))
+    trace: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # services/explanations.py
 
 
 class IpRule(Table):

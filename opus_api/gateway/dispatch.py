@@ -17,6 +17,7 @@ from opus_api.gateway.load import LONGEST_WAIT, RETRIES, Load, Permit
 from opus_api.gateway.meter import Meter, is_content
 from opus_api.gateway.pool import Lease, Outlook, Pool, site
 from opus_api.gateway.reading import read
+from opus_api.services.explanations import Try
 from opus_api.services.oidc import LONGEST_WAIT as LONGEST_RENEWAL
 from opus_api.services.oidc import Renew
 from opus_api.transport import Limits, Patience, Transport
@@ -59,6 +60,10 @@ class Dispatch:
         self.target: Any = None  # of the current or last attempt
         self.calls = 0  # requests sent to upstreams
         self.uses: list[tuple[int, float]] = []  # (account id, Unix seconds) of each account that was leased
+        self.tries: list[Try] = []  # those that failed
+        self.try_began = 0.0  # monotonic seconds
+        self.try_ended = True  # it failed, or there was none
+        self.outlook: Outlook | None = None  # why nobody was left to ask
         self.upstream_request_id = ""
         self.committed = False  # content has come: no other account may answer any more
         self.lessons: list[tuple[int, Mapping[str, Any]]] = []  # (account id, options) to remember
@@ -93,6 +98,7 @@ class Dispatch:
                 yield from self._permission()
             lease = yield from self._next_account()
             self.target = lease.target
+            self.try_began, self.try_ended = time.monotonic(), False
             if lease.target.account is not None:
                 self.uses.append((lease.target.account.id, time.time()))
             try:
@@ -100,6 +106,7 @@ class Dispatch:
                 self._pool.succeeded(lease.target)
                 return
             except Failure as failure:
+                self.try_ended = True
                 self._on_failure(lease.target, failure)
             finally:
                 lease.release()
@@ -109,6 +116,7 @@ class Dispatch:
 
     def _on_failure(self, target: Any, failure: Failure) -> None:
         """Returns when another account may try; raises what the client gets else."""
+        self._note(target, failure)
         self.upstream_request_id = failure.upstream_request_id or self.upstream_request_id
         if failure.verdict is Verdict.RATE and names_model(failure.message, target.model):
             failure.model_only = True
@@ -124,8 +132,16 @@ class Dispatch:
         if self._attempts.is_over(move, self._settings.max_attempts, now):
             raise self._exhausted()
 
+    def _note(self, target: Any, failure: Failure) -> None:
+        """For who asks later what happened. Another try may begin now."""
+        now = time.monotonic()
+        ms, self.try_began = round((now - self.try_began) * 1000), now
+        account_id = target.account.id if target.account else None
+        status = failure.upstream_status or None
+        self.tries.append(Try(target.provider, account_id, status, failure.verdict.value, ms, failure.message))
+
     def _exhausted(self) -> ApiError:
-        outlook = self._outlook()
+        outlook = self.outlook = self._outlook()
         error = exhausted(self._attempts.last, outlook, self.call.model)
         if outlook.wait is None and not outlook.absent and self._pool.outlook(self._targets).wait is None:
             error.headers = {**error.headers, "x-should-retry": "false"}  # only a person can heal this
@@ -238,10 +254,12 @@ class Dispatch:
                 return
             except Failure as failure:
                 if failure.verdict is Verdict.EXPIRED and not self.committed:
+                    self._note(target, failure)
                     credentials = yield from self._renewed(target, credentials)
                     continue
                 if failure.verdict is not Verdict.LEARN or self.committed:
                     raise
+                self._note(target, failure)
                 self.lessons.append((target.account.id, failure.learned))
                 credentials = replace(credentials, options={**credentials.options, **failure.learned})
         yield from self._ask(upstream, target, credentials)

@@ -1,5 +1,6 @@
 """The gateway of one process: resolves a call, starts its dispatch, and records what became of it."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from opus_api.gateway.conversation import Warmth, identify
 from opus_api.gateway.dispatch import Dispatch, Worker
 from opus_api.gateway.limits import Limits, Spent
 from opus_api.gateway.load import Load
-from opus_api.gateway.pool import Pool
+from opus_api.gateway.pool import Outlook, Pool
 from opus_api.gateway.stream import Answer
-from opus_api.services import saved_settings
+from opus_api.services import explanations, saved_settings
+from opus_api.services.explanations import Try
 from opus_api.services.oidc import Renew
 from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
@@ -191,6 +193,7 @@ class Gateway:
             "outcome": _refused(refusal),
             "error_type": refusal.error.type,
             "client_ip": client_ip,
+            "trace": explanations.trace((), refusal.error.message, _heals(refusal.error)),
         }
         self._record(entry, _is_logging(self.catalog().snapshot))
 
@@ -253,7 +256,48 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
         "estimated": call.usage_estimated or not meter.usage_seen,
         "first_token_ms": meter.first_token_ms,
         "duration_ms": meter.duration_ms,
+        "trace": trace(answer),
     }
+
+
+def trace(answer: Answer) -> dict[str, Any] | None:
+    """What there is to tell besides the row: tries that failed, the error's words, and when it heals."""
+    dispatch, error = answer.dispatch, answer.error
+    if error is None and not dispatch.tries:
+        return None
+    last = _last_try(answer)
+    tries = [*dispatch.tries, last] if last else dispatch.tries
+    if error is None or answer.client_gone:
+        return explanations.trace(tries, "")
+    return explanations.trace(tries, error.message, _heals(error), _why(dispatch.outlook, error))
+
+
+def _last_try(answer: Answer) -> Try | None:
+    """The one that did not fail, although the request may have."""
+    dispatch, target = answer.dispatch, answer.dispatch.target
+    if target is None or dispatch.try_ended:
+        return None
+    how = "gone" if answer.client_gone else "ended" if answer.error else "ok"
+    ms = round((time.monotonic() - dispatch.try_began) * 1000)
+    return Try(target.provider, target.account.id if target.account else None, 200 if how == "ok" else None, how, ms)
+
+
+def _heals(error: ApiError) -> int | None:
+    """When it is worth asking again, in Unix seconds."""
+    seconds = error.headers.get("retry-after")
+    return None if seconds is None else math.ceil(time.time()) + int(seconds)
+
+
+def _why(outlook: Outlook | None, error: ApiError) -> str:
+    if outlook is None or outlook.absent:
+        return ""
+    if outlook.wait is None:
+        return explanations.PERSON if error.headers.get("x-should-retry") == "false" else ""
+    if outlook.busy:
+        return explanations.BUSY
+    if outlook.down:
+        return explanations.DOWN
+    return explanations.LIMITED if outlook.rate_only else ""
 
 
 LEFT = 499  # nginx's word for a client that closed its request

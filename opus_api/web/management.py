@@ -3,7 +3,8 @@
 from flask import Blueprint, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from opus_api.services import account_events, audit, ip_rules, jobs, saved_settings, transfer, users
+from opus_api.extensions import db
+from opus_api.services import account_events, audit, explanations, ip_rules, jobs, saved_settings, transfer, users
 from opus_api.services.saved_settings import Person
 from opus_api.services.settings import Installation
 from opus_api.services.sign_ins import SignIns, started_json, status_json
@@ -89,6 +90,13 @@ def index_jobs() -> ResponseReturnValue:
     """What runs by itself: when it ran last, what came of it, when it is next."""
     rows = [jobs.as_json(run) for run in jobs.every()]
     return jsonify(data=rows, total=len(rows))
+
+
+@bp.get("/requests/<request_id>")
+@signed_in
+def explain_request(request_id: str) -> ResponseReturnValue:
+    """What happened to it, whose fault it was, what was tried, when it heals."""
+    return jsonify(explanations.explain(db.session.connection(), request_id).as_json())
 
 
 # ---- addresses that are kept out
