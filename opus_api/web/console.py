@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, abort, current_app, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_babel import format_decimal
+from flask_babel import format_decimal, gettext
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from flask_wtf.csrf import validate_csrf
@@ -142,7 +142,9 @@ def over_plain_http() -> bool:
 
 def error_page(status: int, message: str) -> Response:
     """A whole page for an error; also for web/errors.py where a browser asked for a page."""
-    return page_headers(make_response(render_template("error.html", status=status, message=message), status))
+    # Not by the template's _(), which would take a "%" of the address that a message names for a placeholder.
+    page = render_template("error.html", status=status, message=gettext(message))
+    return page_headers(make_response(page, status))
 
 
 def _answer_api_error(error: ApiError) -> Response:
