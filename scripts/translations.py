@@ -26,7 +26,7 @@ WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 METHODS = [
     ("opus_api/web/*_pages.py", "python"),
     ("opus_api/web/console.py", "python"),
-    ("opus_api/web/forms.py", "python"),
+    ("opus_api/web/*forms.py", "python"),
     ("opus_api/services/**.py", "python"),
     ("templates/**.html", "jinja2"),
 ]

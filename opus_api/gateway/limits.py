@@ -19,7 +19,7 @@ MINUTE, MONTH = 60.0, 32 * 86_400.0  # seconds; MONTH: longer than any
 LONG_WAIT = 300.0  # seconds after which a client's own retries cannot help
 OUTPUT_ESTIMATE = 4096  # tokens reserved for an answer that may be longer
 
-REQUESTS, INPUT, OUTPUT, MONTHLY = "rpm", "itpm", "otpm", "monthly_tokens"
+REQUESTS, INPUT, OUTPUT, MONTHLY, CONCURRENCY = "rpm", "itpm", "otpm", "monthly_tokens", "concurrency"
 UNITS = {
     REQUESTS: "requests per minute",
     INPUT: "input tokens per minute",
@@ -87,6 +87,23 @@ class Limits:
         if refused := self._state.spend([charge], self._now()):
             raise _refusal("Too many requests from your address; try again later.", refused.wait)
 
+    def used(self, key: KeyValue) -> dict[str, int]:
+        """How much of each limit the key has taken by now; of requests that run, what is reserved for them.
+
+        Raises StateUnavailable.
+        """
+        now, found = self._now(), {}
+        for kind in key.limits:
+            if kind == CONCURRENCY:
+                found[kind] = self._state.in_flight(_place(key))
+                continue
+            name, window = _name(key, kind), MINUTE
+            if kind == MONTHLY:
+                name, window = _month_name(key, now), MONTH
+                self._seed(key, name, now)
+            found[kind] = math.ceil(self._state.used(name, window, now))
+        return found
+
     # ---- one key
 
     def _admit(self, key: KeyValue, call: Call, now: float) -> Grant:
@@ -102,27 +119,27 @@ class Limits:
     def _reserve(self, key: KeyValue, call: Call, now: float) -> dict[str, Charge]:
         charges = _charges(key, call, now)
         if MONTHLY in charges:
-            self._seed(key, charges[MONTHLY], now)
+            self._seed(key, charges[MONTHLY].name, now)
         if refused := self._state.spend(list(charges.values()), now):
             raise _over_limit(charges, refused, self._headers(key, call.dialect, now), now)
         return charges
 
     def _place(self, key: KeyValue) -> str:
-        cap, place = key.limits.get("concurrency"), f"key{key.id}"
+        cap, place = key.limits.get(CONCURRENCY), _place(key)
         if not cap:
             return ""
         if not self._state.hold(place, cap):
             raise _refusal(_sentence(cap, "requests at the same time"), 1.0)
         return place
 
-    def _seed(self, key: KeyValue, charge: Charge, now: float) -> None:
+    def _seed(self, key: KeyValue, name: str, now: float) -> None:
         """A state that has just begun knows nothing of the month: whoever is first tells it, which only works once."""
-        if (key.id, charge.name) in self._seeded:
+        if (key.id, name) in self._seeded:
             return
-        known = key.month_tokens if charge.name.endswith(str(key.month)) else 0
-        once = Charge(f"{charge.name}:seed", MONTH, 1, 1)
-        self._state.spend([once, Charge(charge.name, MONTH, known, 1e18)], now)
-        self._seeded.add((key.id, charge.name))
+        known = key.month_tokens if name.endswith(str(key.month)) else 0
+        once = Charge(f"{name}:seed", MONTH, 1, 1)
+        self._state.spend([once, Charge(name, MONTH, known, 1e18)], now)
+        self._seeded.add((key.id, name))
 
     def _headers(self, key: KeyValue, dialect: str, now: float) -> dict[str, str]:
         """How much is left, by the names that SDKs of this dialect read."""
@@ -159,8 +176,16 @@ def _openai(left: Left) -> dict[str, str]:
     return headers
 
 
+def _place(key: KeyValue) -> str:
+    return f"key{key.id}"
+
+
 def _name(key: KeyValue, kind: str) -> str:
-    return f"key{key.id}:{kind}"
+    return f"{_place(key)}:{kind}"
+
+
+def _month_name(key: KeyValue, now: float) -> str:
+    return f"{_name(key, MONTHLY)}:{month_of(now)}"
 
 
 def _charges(key: KeyValue, call: Call, now: float) -> dict[str, Charge]:
@@ -176,8 +201,7 @@ def _charges(key: KeyValue, call: Call, now: float) -> dict[str, Charge]:
         if limits.get(kind)
     }
     if most := limits.get(MONTHLY):
-        name = f"{_name(key, MONTHLY)}:{month_of(now)}"
-        charges[MONTHLY] = Charge(name, MONTH, call.input_estimate + output, most)
+        charges[MONTHLY] = Charge(_month_name(key, now), MONTH, call.input_estimate + output, most)
     return charges
 
 

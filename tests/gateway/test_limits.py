@@ -137,6 +137,16 @@ def test_a_month_is_the_calendars_and_survives_a_restart(counted: Counted) -> No
     counted.admit(limits, estimate=500, month_tokens=700, max_tokens=500)  # February
 
 
+def test_what_a_key_has_taken_counts_what_runs_and_what_was_used_before(counted: Counted) -> None:
+    limits = {"rpm": 5, "itpm": 1000, "concurrency": 2, "monthly_tokens": 1000}
+    key = KeyValue(1, "k", False, None, limits, None, "2026-01", 700)
+    assert counted.limits.used(key) == {"rpm": 0, "itpm": 0, "concurrency": 0, "monthly_tokens": 700}
+    grant = counted.admit(limits, estimate=100, month_tokens=700, max_tokens=50)
+    assert counted.limits.used(key) == {"rpm": 1, "itpm": 100, "concurrency": 1, "monthly_tokens": 850}
+    counted.limits.settle(grant, Spent(1, input_tokens=20, tokens=30))
+    assert counted.limits.used(key) == {"rpm": 1, "itpm": 20, "concurrency": 0, "monthly_tokens": 730}
+
+
 def test_headers_tell_what_is_left_in_both_dialects(counted: Counted) -> None:
     limits = {"rpm": 10, "itpm": 1000, "otpm": 500}
     headers = counted.admit(limits, estimate=100, max_tokens=300).headers

@@ -1,0 +1,72 @@
+"""Keys, addresses, settings and the person's own page in a real browser, with and without scripts."""
+
+import re
+import urllib.request
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import press
+from tests.browser.test_console import FAINT_TEXT, TOO_WIDE
+
+Open = Callable[..., Page]
+
+both = pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.get_by_role("row").filter(has_text=name)
+
+
+def works(service: str, key: str) -> bool:
+    request = urllib.request.Request(f"{service}/v1/models", headers={"x-api-key": key})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
+
+
+@both
+def test_a_key_is_made_used_and_revoked(open_page: Open, session: str, service: str, script: bool) -> None:
+    page = open_page(session, script)
+    name = f"key-{uuid4().hex[:8]}"
+    page.goto("/keys")
+    page.get_by_role("link", name="Make a key").first.click()
+    page.get_by_label("Requests / min").fill("many")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("May bring its own credential").check()
+    press(page, "Make the key")
+    expect(page.get_by_text("Enter a whole number.")).to_be_visible()
+    expect(page.get_by_label("Name")).to_have_value(name)
+    expect(page.get_by_label("May bring its own credential")).to_be_checked()
+    page.get_by_label("Requests / min").fill("60")
+    page.get_by_label("Works until").fill("2099-01-31T12:00")
+    press(page, "Make the key")
+    key = page.locator("pre").first.inner_text()
+    assert works(service, key)
+    expect(page.locator("pre").nth(1)).to_contain_text(f"-H 'x-api-key: {key}'")
+    expect(page.get_by_role("button", name="Copy")).to_have_count(2 if script else 0)
+    page.get_by_role("link", name="I have copied it").click()
+    expect(row(page, name)).to_contain_text("Requests / min")
+    assert key not in page.content()
+    page.get_by_label(f"More for {name}").click()
+    row(page, name).get_by_role("link", name="Revoke…").click()
+    press(page, "Revoke key")
+    expect(page.get_by_role("status")).to_have_text(f"{name} is revoked.")
+    expect(row(page, name)).to_have_count(0)
+    page.get_by_role("link", name=re.compile("Show revoked")).click()
+    expect(row(page, name)).to_contain_text("Revoked")
+    assert not works(service, key)
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_and_can_be_read(open_page: Open, session: str, width: int, scheme: str) -> None:
+    page = open_page(session, color_scheme=scheme, viewport={"width": width, "height": 800})
+    for path in ("/keys", "/keys?revoked=1", "/keys/new", "/keys/1/edit", "/keys/1/revoke"):
+        page.goto(path)
+        assert not page.evaluate(TOO_WIDE), path
+        assert page.evaluate(FAINT_TEXT) == [], path
