@@ -110,7 +110,7 @@ class RedisState:
         )
 
     def _pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
-        known = json.dumps([candidate._asdict() for candidate in candidates])
+        known = json.dumps(candidates)  # each a list, in the order of its fields
         order = json.dumps(STRATEGIES[strategy])
         found = self._run("pick", known, order, now, self._worker, self._patience, SLOW_START, SLOW_START_FULL)
         if not found:

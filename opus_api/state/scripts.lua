@@ -30,10 +30,10 @@ local function gate(prefix, name)
   return {opens = tonumber(opens), trial = trial == '1', slow_since = tonumber(slow_since)}
 end
 
--- The names under which a request of this candidate would count; nil: it may not be used now.
+-- The names under which a request of this candidate would count, how many are in flight there, and since when it starts
+-- slowly; nil: it may not be used now.
 local function admitted(prefix, workers, candidate, now)
-  local id = string.format('%d', candidate.account_id)
-  local busy = in_flight(prefix, workers, 'a' .. id)
+  local id, busy = candidate.id, in_flight(prefix, workers, 'a' .. candidate.id)
   if candidate.cap > 0 and busy >= candidate.cap then return nil end
   local counted, slow_since = {'a' .. id}, 0
   for _, name in ipairs({id, id .. ' ' .. candidate.model, '@' .. candidate.site}) do
@@ -52,45 +52,59 @@ end
 
 local function is_crowded(busy, cap, slow_since, now, slow_start, full)
   local passed = now - slow_since
-  if slow_since == 0 or passed >= slow_start then return 0 end
+  if slow_since == 0 or passed >= slow_start then return false end
   if cap == 0 then cap = full end
   local share = math.max(1, math.floor(cap * (0.1 + 0.9 * math.max(passed, 0) / slow_start)))
-  return busy >= share and 1 or 0
+  return busy >= share
 end
 
 local function is_before(a, b)
-  for i = 1, #a do
-    if a[i] ~= b[i] then return a[i] < b[i] end
+  for i = 1, #a.rank do
+    if a.rank[i] ~= b.rank[i] then return a.rank[i] < b.rank[i] end
   end
   return false
 end
 
--- candidates (JSON), the order of facts (JSON), now, worker, patience, slow start, its full share
-local function pick(keys, args)
-  local prefix, now, worker = keys[1], tonumber(args[3]), args[4]
-  local order = cjson.decode(args[2])
-  local workers = alive(prefix, tonumber(args[5]))
-  local best, chosen, places
-  for index, candidate in ipairs(cjson.decode(args[1])) do
-    local counted, busy, slow_since = admitted(prefix, workers, candidate, now)
-    if counted then
-      local id = string.format('%d', candidate.account_id)
-      local facts = {
-        prefer = -candidate.priority,
-        turn = tonumber(redis.call('HGET', prefix .. 'turns', id) or 0),
-        uses = tonumber(redis.call('HGET', prefix .. 'uses', id) or 0),
-      }
-      local rank = {is_crowded(busy, candidate.cap, slow_since, now, tonumber(args[6]), tonumber(args[7]))}
-      for _, name in ipairs(order) do table.insert(rank, facts[name]) end
-      table.insert(rank, candidate.account_id)
-      if not best or is_before(rank, best) then best, chosen, places = rank, {index, id}, counted end
+-- Candidates {id, priority, cap, model, site} in the order in which they are wanted, as far as that needs no look at what
+-- is in flight and what is closed: all of that is looked up for the first ones only.
+local function wanted(prefix, candidates, order)
+  local ids, found = {}, {}
+  for i, candidate in ipairs(candidates) do ids[i] = string.format('%d', candidate[1]) end
+  local facts = {prefer = {}, turn = {}, uses = {}}
+  for _, name in ipairs(order) do
+    if name ~= 'prefer' then
+      facts[name] = redis.call('HMGET', prefix .. (name == 'turn' and 'turns' or 'uses'), unpack(ids))
     end
   end
-  if not best then return false end
-  redis.call('HSET', prefix .. 'turns', chosen[2], redis.call('INCR', prefix .. 'turn'))
-  redis.call('HINCRBY', prefix .. 'uses', chosen[2], 1)
-  for _, name in ipairs(places) do redis.call('HINCRBY', prefix .. 'places:' .. worker, name, 1) end
-  return {chosen[1] - 1, places}
+  for i, candidate in ipairs(candidates) do
+    facts.prefer[i] = -candidate[2]
+    local rank = {}
+    for n, name in ipairs(order) do rank[n] = tonumber(facts[name][i] or 0) end
+    rank[#rank + 1] = candidate[1]
+    found[i] = {at = i, id = ids[i], cap = candidate[3], model = candidate[4], site = candidate[5], rank = rank}
+  end
+  table.sort(found, is_before)
+  return found
+end
+
+-- candidates (JSON), the order of facts (JSON), now, worker, patience, slow start, its full share
+local function pick(keys, args)
+  local prefix, now = keys[1], tonumber(args[3])
+  local workers = alive(prefix, tonumber(args[5]))
+  local chosen, places
+  for _, candidate in ipairs(wanted(prefix, cjson.decode(args[1]), cjson.decode(args[2]))) do
+    local counted, busy, slow_since = admitted(prefix, workers, candidate, now)
+    if counted then
+      local crowded = is_crowded(busy, candidate.cap, slow_since, now, tonumber(args[6]), tonumber(args[7]))
+      if not (crowded and chosen) then chosen, places = candidate, counted end
+      if not crowded then break end
+    end
+  end
+  if not chosen then return false end
+  redis.call('HSET', prefix .. 'turns', chosen.id, redis.call('INCR', prefix .. 'turn'))
+  redis.call('HINCRBY', prefix .. 'uses', chosen.id, 1)
+  for _, name in ipairs(places) do redis.call('HINCRBY', prefix .. 'places:' .. args[4], name, 1) end
+  return {chosen.at - 1, places}
 end
 
 -- name, cap, worker, patience
