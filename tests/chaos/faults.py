@@ -92,6 +92,13 @@ def _error_in_stream(asked: Asked, good: Reply, events: int) -> Reply:
     return _with(good, [*_events(good)[:events], _error(asked, 500)])
 
 
+def _spread(asked: Asked, good: Reply, seconds: int) -> Reply:
+    """What it says, at equal distances over so long; its end comes with the last words."""
+    events = _events(good)
+    said = events[: WORDS + 2]
+    return _with(good, [*(step for event in said for step in (seconds / len(said), event)), *events[WORDS + 2 :]])
+
+
 def _wrong_length(asked: Asked, good: Reply, more: int) -> Reply:
     body = _bytes(good)
     return _with(good, [body, CUT], headers={"content-length": str(len(body) + (more or 10))}, framing="raw")
@@ -142,6 +149,7 @@ FAULTS: dict[str, Fault] = {
     "drip": lambda asked, good, ms: _with(
         good, [step for byte in _bytes(good) for step in (bytes([byte]), (ms or 1000) / 1000)]
     ),
+    "spread": _spread,
     "html": lambda *_: Reply(200, b"<html><body>502 Bad Gateway</body></html>", {"content-type": "text/html"}),
     "empty": lambda asked, good, _: Reply(200, b"", good.headers),
     "error": _error_in_stream,  # :after that many events, 0 being the first
@@ -154,7 +162,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 # Those that are no trouble at all, only strange.
-HARMLESS = (GOOD, "delay", "hold", "split", "ends")
+HARMLESS = (GOOD, "delay", "hold", "spread", "split", "ends")
 
 
 def retry_after(fault: str) -> int | None:

@@ -22,7 +22,7 @@ from tests.gateway.conftest import BASE
 from tests.live import CONF, KEY, PASSWORD, Gateway, gateway
 from tests.processes import FLASK, clean, run
 
-PLACES = 16  # an account's cap
+PLACES = 16  # an account's cap, unless a test wants another
 ACCOUNTS = 5  # of each provider
 
 # Little patience, so that a run of seconds meets every limit.
@@ -45,6 +45,7 @@ class Stage:
     shared: bool
     accounts: dict[str, int] = field(default_factory=dict)  # credential -> id
     runs: int = 0
+    places: int = PLACES
 
     @property
     def secrets(self) -> list[str]:
@@ -92,7 +93,7 @@ class Stage:
         jobs = [
             Job(0.0, tag, f"{provider}-chaos~{tag}~hold:1500", "anthropic", "raw", stream=True)
             for provider in GLOBS
-            for tag in (f"place-{provider}-{self.runs}-{n}" for n in range(PLACES * ACCOUNTS))
+            for tag in (f"place-{provider}-{self.runs}-{n}" for n in range(self.places * ACCOUNTS))
         ]
         return sum(request.end != "complete" for request in self.swarm(jobs, len(jobs)))
 
@@ -136,8 +137,10 @@ class Stage:
 
 
 @contextmanager
-def stage(migrated: Path, shared: bool = False, conf: str = CONF, **settings: str) -> Iterator[Stage]:
-    """In memory on SQLite, or, ``shared``, two workers on Redis and PostgreSQL."""
+def stage(
+    migrated: Path, shared: bool = False, conf: str = CONF, places: int = PLACES, **settings: str
+) -> Iterator[Stage]:
+    """In memory on SQLite, or, ``shared``, two workers on Redis and PostgreSQL. ``places`` of each account."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="opus-chaos-")))
         database = stack.enter_context(servers.postgresql()) if shared else None
@@ -155,10 +158,10 @@ def stage(migrated: Path, shared: bool = False, conf: str = CONF, **settings: st
             else f"sqlite:///{live.database}"
         )
         sqlite = None if database else live.database
-        found = Stage(live, folder, url, Monkey(live.process.pid, sqlite, database, redis), shared)
+        found = Stage(live, folder, url, Monkey(live.process.pid, sqlite, database, redis), shared, places=places)
         for provider, models in GLOBS.items():
             for n in range(ACCOUNTS):
-                fields = {"base_url": upstream + BASE[provider], "max_concurrency": PLACES, "models": models}
+                fields = {"base_url": upstream + BASE[provider], "max_concurrency": places, "models": models}
                 account = live.account(provider, key=f"sk-chaos-{provider}-0123456789-{n}", **fields)
                 found.accounts[account["key"]] = account["id"]
         time.sleep(1.1)  # until every worker knows them
