@@ -143,8 +143,9 @@ class Account(Table):
     token_refresh_at: Mapped[datetime | None] = mapped_column(Time)  # in the background, before it expires
     lease_owner: Mapped[str | None] = mapped_column(sa.String(40))  # who is renewing the tokens
     lease_until: Mapped[datetime | None] = mapped_column(Time)  # without an owner: not to be tried before
-    oidc: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # start_url, region, …
+    oidc: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # start_url, region …
     quota: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # used, limit, unit, resets_at
+    credits: Mapped[float] = mapped_column(sa.Float, default=0.0, server_default="0")  # metered for requests of ours
 
 
 class SignIn(Table):

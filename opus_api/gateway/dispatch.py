@@ -23,7 +23,7 @@ from opus_api.services.oidc import Renew
 from opus_api.transport import Limits, Patience, Transport
 from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.base import Credentials, Failure, Relayed, Upstream, Verdict
-from opus_api.upstreams.failures import names_model
+from opus_api.upstreams.failures import names_model, request_id
 from opus_api.wire.errors import ApiError
 from opus_api.wire.http import HttpResponse
 from opus_api.wire.request import Call
@@ -288,7 +288,7 @@ class Dispatch:
         try:
             for _ in exchange.open():
                 yield b"", []
-            self.upstream_request_id = _request_id(exchange.headers)
+            self.upstream_request_id = request_id(exchange.headers)
             if exchange.status != 200:
                 yield from self._refused(upstream, exchange, credentials)
             yield from self._committing(exchange, read(upstream, self.call, exchange, credentials, verbatim))
@@ -339,7 +339,3 @@ class Dispatch:
             s.upstream_idle_timeout,
             s.upstream_total_timeout,
         )
-
-
-def _request_id(headers: Mapping[str, str]) -> str:
-    return (headers.get("request-id") or headers.get("x-request-id") or "")[:100]

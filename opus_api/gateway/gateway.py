@@ -243,6 +243,7 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
         "account_id": account.id if account else None,
         "provider": target.provider if target else None,
         "uses": dispatch.uses,
+        "credits": call.credits,
         "upstream_model": target.model[:200] if target else None,
         "upstream_request_id": dispatch.upstream_request_id or None,
         "status": status(answer),

@@ -9,8 +9,8 @@ from opus_api.config import Settings
 from opus_api.services.values import FieldError, name, patterns, text, whole
 from opus_api.transport import AddressRefused, check_url
 from opus_api.upstreams import UPSTREAMS
-from opus_api.upstreams.amazonq import AWS_JSON, DEFAULT_REGION, PROFILE_ARN, WIRES
 from opus_api.upstreams.amazonq_login import BUILDER_ID, REGION
+from opus_api.upstreams.amazonq_service import AWS_JSON, DEFAULT_REGION, PROFILE_ARN, WIRES
 from opus_api.upstreams.base import Option, Upstream
 
 SECRETS = ("api_key", "session_key", "client_id", "client_secret", "refresh_token", "access_token")
@@ -30,10 +30,11 @@ WRITABLE = {
 SHOWN_ONLY = {
     *("id", "provider", "api_key_hint", "session_key_hint", "is_valid", "state", "state_reason", "state_until"),
     *("last_validated", "last_used", "usage_count", "error_count", "created_at", "updated_at"),
-    *("listed_models", "learned_options", "quota"),
+    *("listed_models", "learned_options"),
 }
 TOKENS = {"client_id", "client_secret", "refresh_token", "access_token"}
 OIDC = ("start_url", "region", "api_region", "profile_arn", "wire")  # members of the object ``oidc``
+OIDC_SHOWN_ONLY = {"token_expires_at", "client_expires_at", "quota", "credits"}
 CREDENTIAL = {*SECRETS, "base_url", "oidc"}  # a change of these makes it another account, as far as its health goes
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
@@ -158,7 +159,7 @@ def oidc(value: Any, upstream: Upstream) -> dict[str, Any]:
             if cleaned and not pattern.fullmatch(cleaned):
                 raise FieldError(f"oidc.{field}", words)
             out[field] = cleaned or default
-        elif field != "token_expires_at":
+        elif field not in OIDC_SHOWN_ONLY:
             raise FieldError(f"oidc.{field}", "is not a field of an account.")
     return out
 

@@ -4,7 +4,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,7 +18,7 @@ from opus_api.extensions import db
 from opus_api.models import Account
 from opus_api.services import account_fields, settings, validation
 from opus_api.services.oidc import Tokens
-from opus_api.services.values import FieldError, rfc3339
+from opus_api.services.values import FieldError, moment_of, rfc3339
 from opus_api.transport import Transport
 from opus_api.upstreams import UPSTREAMS
 from opus_api.wire.errors import Conflict, NotFound
@@ -253,6 +252,8 @@ def _forget_tokens(account: Account, changed: set[str]) -> None:
     if not changed & account_fields.TOKENS:
         return
     account.token_version += 1
+    if changed & {"client_id", "client_secret"}:
+        account.oidc = {name: value for name, value in (account.oidc or {}).items() if name != "client_expires_at"}
     account.lease_owner = account.lease_until = account.token_refresh_at = account.token_expires_at = None
     if "access_token" not in changed:
         account.access_token = None
@@ -310,8 +311,11 @@ def as_json(account: Account) -> dict[str, Any]:
 
 def _signed_in(account: Account) -> dict[str, Any]:
     """What only accounts have that are signed in to by OIDC."""
-    shown = {name: (account.oidc or {}).get(name) for name in account_fields.OIDC}
+    places = account.oidc or {}
     quota = dict(account.quota) if account.quota else None
-    if quota and quota.get("resets_at"):
-        quota["resets_at"] = rfc3339(datetime.fromtimestamp(quota["resets_at"], UTC))
-    return {"oidc": {**shown, "token_expires_at": rfc3339(account.token_expires_at)}, "quota": quota}
+    if quota:
+        quota["resets_at"] = rfc3339(moment_of(quota["resets_at"]))
+    shown = {name: places.get(name) for name in account_fields.OIDC}
+    shown["token_expires_at"] = rfc3339(account.token_expires_at)
+    shown["client_expires_at"] = rfc3339(moment_of(places.get("client_expires_at")))
+    return {"oidc": {**shown, "quota": quota, "credits": round(account.credits or 0.0, 4)}}

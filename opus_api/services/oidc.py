@@ -67,6 +67,13 @@ class _Known:
     def version(self) -> int:
         return self.credentials.token_version
 
+    def why_over(self) -> str:
+        """Why nothing can be renewed any more, "" where it can."""
+        if not self.refresh_token:
+            return "there is no refresh token"
+        ends = self.client.expires_at
+        return "the registration of this installation has ended" if ends and ends <= time.time() else ""
+
     def is_leased(self) -> bool:
         return self.lease_owner is not None and self.lease_until is not None and self.lease_until > now()
 
@@ -130,9 +137,9 @@ class Tokens:
                 raise _needs_sign_in("the account is gone")
             if known.version != version and known.credentials.access_token:
                 return known.credentials
-            if not known.refresh_token:
-                self._refuse(account_id, known.version, "there is no refresh token")
-                raise _needs_sign_in("there is no refresh token")
+            if reason := known.why_over():
+                self._refuse(account_id, known.version, reason)
+                raise _needs_sign_in(reason)
             if known.must_rest():
                 raise _away("the sign-in service could not be asked a moment ago")
             if not known.is_leased() and self._take(account_id, known.version):
@@ -186,11 +193,12 @@ class Tokens:
             account = session.get(Account, account_id)
             if account is None:
                 return None
+            places = account.oidc or {}
             return _Known(
                 credentials=credentials(account),
                 refresh_token=account.refresh_token or "",
-                client=Client(account.client_id or "", account.client_secret or ""),
-                region=str((account.oidc or {}).get("region") or ""),
+                client=Client(account.client_id or "", account.client_secret or "", places.get("client_expires_at")),
+                region=str(places.get("region") or ""),
                 proxy=account.proxy or "",
                 lease_owner=account.lease_owner,
                 lease_until=account.lease_until,

@@ -6,7 +6,7 @@ into the sums of its key and accounts in the transaction that first stores it, s
 
 import logging
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -86,7 +86,8 @@ class Recorder:
 
     def record(self, row: Row) -> None:
         """One row of the request log; keys are its columns, and ``uses``: [account id, Unix seconds] for each use of
-        an account, and ``logged``: false for a row that is only counted. Never waits."""
+        an account, ``credits``: what the account's provider metered, and ``logged``: false for a row that is only
+        counted. Never waits."""
         if self._spooled(self._spool.ended, row):
             self._full = False
         else:
@@ -274,11 +275,14 @@ def _insert_new(dialect: str) -> Any:
 
 def _add_uses(connection: Connection, rows: Iterable[Row]) -> None:
     accounts: dict[int, tuple[int, float]] = {}
+    costs: defaultdict[int, float] = defaultdict(float)
     keys: dict[int, tuple[int, int, int, float]] = {}
     for row in rows:
         for account_id, when in row.get("uses") or ():
             uses, last = accounts.get(account_id, (0, 0.0))
             accounts[account_id] = (uses + 1, max(last, when))
+        if row.get("credits"):
+            costs[row["account_id"]] += row["credits"]
         if key_id := row.get("key_id"):
             requests, tokens_in, tokens_out, last = keys.get(key_id, (0, 0, 0, 0.0))
             tokens_in += sum(row.get(name) or 0 for name in PROMPT)
@@ -288,6 +292,8 @@ def _add_uses(connection: Connection, rows: Iterable[Row]) -> None:
     if accounts:
         values = [{"row": i, "uses": uses, "last": _moment(last)} for i, (uses, last) in sorted(accounts.items())]
         connection.execute(ADD_ACCOUNT_USES, values)
+    if costs:
+        connection.execute(ADD_CREDITS, [{"row": i, "cost": cost} for i, cost in sorted(costs.items())])
     if keys:
         connection.execute(ADD_KEY_USES, [_key_uses(i, *values) for i, values in sorted(keys.items())])
 
@@ -322,6 +328,14 @@ ADD_ACCOUNT_USES = (
         usage_count=ACCOUNTS.c.usage_count + sa.bindparam("uses", type_=sa.BigInteger),
         last_used=_later(ACCOUNTS.c.last_used),
         updated_at=ACCOUNTS.c.updated_at,  # being used is no edit
+    )
+)
+ADD_CREDITS = (
+    sa.update(ACCOUNTS)
+    .where(ACCOUNTS.c.id == sa.bindparam("row"))
+    .values(
+        credits=ACCOUNTS.c.credits + sa.bindparam("cost", type_=sa.Float),
+        updated_at=ACCOUNTS.c.updated_at,
     )
 )
 ADD_KEY_USES = (

@@ -25,8 +25,8 @@ from opus_api.services.values import FieldError, name, rfc3339
 from opus_api.transport import Transport
 from opus_api.upstreams import amazonq_login
 from opus_api.upstreams.amazonq import UPSTREAM as AMAZON_Q
-from opus_api.upstreams.amazonq_login import BUILDER_ID, Client, Granted, Refused
-from opus_api.upstreams.base import Credentials, Failure
+from opus_api.upstreams.amazonq_login import Client, Granted, Refused
+from opus_api.upstreams.base import Failure
 from opus_api.wire.errors import ApiError, Conflict, NotFound
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class SignIns:
         client, device = begun
         row.flow_id, row.status = secrets.token_urlsafe(24), "pending"
         row.client_id, row.client_secret, row.device_code = client.id, client.secret, device.code
+        row.oidc = {**row.oidc, "client_expires_at": client.expires_at}
         row.user_code, row.interval = device.user_code[:40], device.interval
         row.verification_uri = device.verification_uri[:500]
         row.verification_uri_complete = device.verification_uri_complete[:500]
@@ -98,7 +99,10 @@ class SignIns:
                 raise FieldError(field, "is not a field of a sign-in.")
         given = {field: data[field] for field in account_fields.OIDC if field in data}
         before = (account.oidc or {}) if account else {}
-        oidc = {**account_fields.oidc_defaults(), **before, **account_fields.oidc(given, AMAZON_Q)}
+        asked = account_fields.oidc(given, AMAZON_Q)
+        if asked.get("start_url", before.get("start_url")) != before.get("start_url"):
+            before = {**before, "profile_arn": None}  # it belongs to the organisation before
+        oidc = {**account_fields.oidc_defaults(), **before, **asked}
         proxy = account_fields.checked("amazonq", {"proxy": data.get("proxy")}, self._settings)["proxy"]
         if account is None:
             chosen = name("name", data.get("name"))
@@ -149,7 +153,6 @@ class SignIns:
         writing.join(DEADLINE)
         account_id = writing.value if writing.ready() else None
         if account_id:
-            self._find_profile(account_id)
             self._accounts.validate(account_id)
 
     def _until_written(self, row_id: int, granted: Granted) -> int | None:
@@ -182,29 +185,6 @@ class SignIns:
             session.flush()
             row.status, row.account_id = "complete", account.id
             return account.id
-
-    def _find_profile(self, account_id: int) -> None:
-        """An organisation's account needs the ARN of its profile; a person's own has none."""
-        account = self._accounts.get(account_id)
-        oidc = dict(account.oidc or {})
-        if oidc.get("profile_arn") or oidc.get("start_url") == BUILDER_ID:
-            return
-        seen = Credentials(
-            base_url=account.base_url or AMAZON_Q.default_base_url,
-            options={option.name: option.default for option in AMAZON_Q.options},
-            access_token=account.access_token or "",
-            oidc=oidc,
-        )
-        proxy = account.proxy or ""
-        db.session.rollback()
-        try:
-            arn = self._transport.run(amazonq_login.profile(seen), proxy=proxy, deadline=DEADLINE)
-        except Failure as failure:
-            log.warning("the profile of account %d could not be asked for (%s)", account_id, failure.message)
-            return
-        if arn:
-            self._accounts.get(account_id).oidc = {**oidc, "profile_arn": arn}
-            db.session.commit()
 
 
 _AS_IT_IS: Any = {"synchronize_session": False}

@@ -72,6 +72,8 @@ def apply(account: Account, answer: Answer) -> None:
         if probe.models is not None:
             account.listed_models, account.listed_at = probe.models, now()
         account.quota = dict(probe.quota) if probe.quota else account.quota
+        if probe.places:
+            account.oidc = {**(account.oidc or {}), **probe.places}
     elif verdict in REFUSED:
         _set(account, "invalid", probe.message)
         account.is_valid = False

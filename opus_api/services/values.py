@@ -24,6 +24,10 @@ def rfc3339(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
+def moment_of(unix: float | None) -> datetime | None:
+    return datetime.fromtimestamp(unix, UTC) if unix else None
+
+
 def month_of(unix: float) -> str:
     """The calendar month of a Unix time in UTC, as 2026-01."""
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m")

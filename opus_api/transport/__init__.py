@@ -126,14 +126,18 @@ class Transport:
 
     def run(self, flow: Flow[T], *, proxy: str = "", deadline: float = 15.0) -> T:
         """Drive a conversation with a server to its result; ``deadline`` in seconds an exchange. Raises Failure."""
-        response: HttpResponse | None = None
-        while True:
-            try:
-                request = flow.send(response) if response else next(flow)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            response = self.fetch(request, proxy=proxy, deadline=deadline)
+        try:
+            request = next(flow)
+            while True:
+                try:
+                    response = self.fetch(request, proxy=proxy, deadline=deadline)
+                except Failure as failure:
+                    request = flow.throw(failure)  # it may do without this answer
+                else:
+                    request = flow.send(response)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
     def fetch(self, request: HttpRequest, *, proxy: str = "", deadline: float = 15.0) -> HttpResponse:
         """One whole exchange of up to 8 MiB. Raises Failure."""

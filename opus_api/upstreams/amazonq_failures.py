@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opus_api.upstreams.base import Credentials, Failure, Verdict
-from opus_api.upstreams.failures import cooldown, judge, scrub
+from opus_api.upstreams.failures import cooldown, judge, request_id, scrub
 from opus_api.wire import jsons
 from opus_api.wire.eventstream import StreamMessage
 from opus_api.wire.http import HttpResponse
@@ -67,6 +67,7 @@ def of_response(response: HttpResponse, credentials: Credentials) -> Failure:
     said = _said(response.status, named, body)
     failure = _judged(said, response.headers, credentials)
     failure.upstream_request_id = request_id(response.headers)
+    failure.upstream_status = response.status
     return failure
 
 
@@ -83,10 +84,6 @@ def of_json(data: bytes, credentials: Credentials) -> Failure:
     """Judge JSON where a stream was to be."""
     body = _object(data)
     return _judged(_said(0, body.get("code") or body.get("__type"), body), {}, credentials)
-
-
-def request_id(headers: Mapping[str, str]) -> str:
-    return headers.get("x-amzn-requestid", "")[:100]
 
 
 def stem(name: Any) -> str:

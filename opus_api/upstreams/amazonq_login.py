@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opus_api.upstreams.amazonq import DEFAULT_REGION, PROFILE_ARN, list_profiles
+from opus_api.upstreams.amazonq_service import DEFAULT_REGION
 from opus_api.upstreams.base import Credentials
 from opus_api.upstreams.failures import scrub
 from opus_api.wire import jsons
@@ -21,6 +21,7 @@ DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 REFRESH_TOKEN = "refresh_token"
 
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
+LATEST = 1e11  # Unix seconds that a moment can be
 DEFAULT_LIFE = 3600.0  # seconds, of a token whose answer does not say
 
 # Errors after which the same refresh token or device code will never work again.
@@ -40,6 +41,7 @@ class Client:
 
     id: str
     secret: str = field(repr=False)
+    expires_at: float | None = None  # Unix seconds; None: not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,9 @@ def register(region: str) -> Flow[Client | Refused]:
     members = _members(response)
     if response.status != 200 or not (members.get("clientId") and members.get("clientSecret")):
         return _refused(response)
-    return Client(str(members["clientId"]), str(members["clientSecret"]))
+    ends = members.get("clientSecretExpiresAt")
+    expires_at = float(ends) if isinstance(ends, int) and 0 < ends < LATEST else None
+    return Client(str(members["clientId"]), str(members["clientSecret"]), expires_at)
 
 
 def start(region: str, client: Client, start_url: str) -> Flow[Device | Refused]:
@@ -122,12 +126,6 @@ def poll(region: str, client: Client, device_code: str) -> Flow[Granted | Refuse
 
 def refresh(region: str, client: Client, refresh_token: str) -> Flow[Granted | Refused]:
     return (yield from _token(region, client, {"grantType": REFRESH_TOKEN, "refreshToken": refresh_token}))
-
-
-def profile(credentials: Credentials) -> Flow[str]:
-    """The ARN of the first profile of an organisation's account, "" when there is none."""
-    listed = yield from list_profiles(credentials)
-    return next((arn for arn in listed if PROFILE_ARN.fullmatch(arn)), "")
 
 
 def _token(region: str, client: Client, members: Mapping[str, str]) -> Flow[Granted | Refused]:

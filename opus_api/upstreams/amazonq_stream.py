@@ -15,8 +15,10 @@ from opus_api.upstreams.stop_sequences import StopSequences
 from opus_api.wire import jsons
 from opus_api.wire.eventstream import StreamMessage
 from opus_api.wire.messages import MessageWriter, Usage, counter
+from opus_api.wire.request import Call
 
 BYTES_PER_TOKEN = 4  # of UTF-8, for limits and estimates where the service does not count
+MOST_CREDITS = 1e6  # of one answer; more is a mistake
 Payload = Mapping[str, Any]
 
 
@@ -43,7 +45,8 @@ class AnswerReader:
         most_tokens: int,
         credentials: Credentials,
     ):
-        self.saw_usage = False
+        self._saw_usage = False
+        self._credits = 0.0
         self._writer = writer
         self._tool_names = tool_names
         self._stops = StopSequences(stops)
@@ -88,6 +91,10 @@ class AnswerReader:
         if not self._writer.started and not self._answered:
             raise broken(self._invalid_state or "upstream sent an empty answer")
         self._writer.finish("end_turn", self._counted())
+
+    def account(self, call: Call) -> None:
+        """Note what the answer has cost so far."""
+        call.usage_estimated, call.credits = not self._saw_usage, self._credits
 
     def _counted(self) -> Usage:
         if self._usage is not None:
@@ -146,7 +153,7 @@ class AnswerReader:
         usage = payload.get("tokenUsage")
         if not isinstance(usage, dict):
             return
-        self.saw_usage = True
+        self._saw_usage = True
         self._usage = Usage(
             input_tokens=counter(usage.get("uncachedInputTokens")) or 0,
             cache_creation_input_tokens=counter(usage.get("cacheWriteInputTokens")) or 0,
@@ -154,7 +161,15 @@ class AnswerReader:
             output_tokens=counter(usage.get("outputTokens")) or 0,
         )
 
-    def _on_accounting(self, payload: Payload) -> None:
+    def _on_metering(self, payload: Payload) -> None:
+        """What the answer cost; no tokens."""
+        self._answered = True
+        used: Any = payload.get("usage")
+        is_number = isinstance(used, (int, float)) and not isinstance(used, bool)
+        if payload.get("unit", "credit") == "credit" and is_number and 0 < used < MOST_CREDITS:
+            self._credits += used
+
+    def _on_context(self, payload: Payload) -> None:
         self._answered = True
 
     def _on_invalid_state(self, payload: Payload) -> None:
@@ -203,8 +218,8 @@ _HANDLERS: Mapping[Any, Callable[[AnswerReader, Payload], None]] = {
     "reasoningContentEvent": AnswerReader._on_reasoning,
     "toolUseEvent": AnswerReader._on_tool,
     "metadataEvent": AnswerReader._on_usage,
-    "meteringEvent": AnswerReader._on_accounting,
-    "contextUsageEvent": AnswerReader._on_accounting,
+    "meteringEvent": AnswerReader._on_metering,
+    "contextUsageEvent": AnswerReader._on_context,
     "invalidStateEvent": AnswerReader._on_invalid_state,
 }
 

@@ -93,6 +93,7 @@ class Probe:
     models: list[str] | None = None
     failure: Failure | None = None
     quota: Mapping[str, Any] | None = None  # {"used","limit","unit","resets_at"} (Unix seconds), None when not told
+    places: Mapping[str, str] = field(default_factory=dict)  # members of the account's ``oidc`` that were found out
 
 
 # What the verbatim edge passes on: bytes for the client, and the canonical events of note found in them (the first

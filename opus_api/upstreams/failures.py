@@ -71,11 +71,16 @@ def judge(
     text = scrub(message, credentials)
     if verdict is Verdict.CLIENT:
         text = overlong(text)
-    request_id = headers.get("request-id") or headers.get("x-request-id") or ""
     retry_after = cooldown(headers, now) if verdict in TIMED else None
     return Failure(
-        verdict, seen, type_, text, retry_after, upstream_status=status, upstream_request_id=request_id[:100]
+        verdict, seen, type_, text, retry_after, upstream_status=status, upstream_request_id=request_id(headers)
     )
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    """The upstream's own name for a request, which its support asks for."""
+    names = ("request-id", "x-request-id", "x-amzn-requestid")
+    return next((headers[name] for name in names if headers.get(name)), "")[:100]
 
 
 def _by_range(status: int) -> tuple[Verdict, int, str]:

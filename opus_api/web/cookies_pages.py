@@ -16,6 +16,7 @@ from opus_api.extensions import db
 from opus_api.models import Account, now
 from opus_api.services import account_fields, settings
 from opus_api.services import accounts as service
+from opus_api.services.values import moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web.console import page_blueprint
@@ -51,6 +52,9 @@ class Row:
     last_validated: datetime | None
     created_at: datetime
     quota: dict[str, Any] | None
+    quota_ends: datetime | None  # a new one begins
+    credits: float  # used by requests of this gateway
+    sign_in_ends: datetime | None
 
 
 def _state(account: Account) -> str:
@@ -79,6 +83,9 @@ def row_of(account: Account) -> Row:
         last_validated=account.last_validated,
         created_at=account.created_at,
         quota=account.quota,
+        quota_ends=moment_of((account.quota or {}).get("resets_at")),
+        credits=account.credits,
+        sign_in_ends=moment_of((account.oidc or {}).get("client_expires_at")),
     )
 
 

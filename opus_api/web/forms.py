@@ -27,8 +27,8 @@ from wtforms.widgets import TextInput
 
 from opus_api.services.values import FieldError
 from opus_api.upstreams import base
-from opus_api.upstreams.amazonq import DEFAULT_REGION
 from opus_api.upstreams.amazonq_login import BUILDER_ID
+from opus_api.upstreams.amazonq_service import DEFAULT_REGION
 from opus_api.wire.errors import ApiError
 
 SECRETS = ("api_key", "session_key")

@@ -25,6 +25,7 @@ class Call:
     include_usage: bool = True  # OpenAI: the client asked for the usage chunk
     input_estimate: int = 0  # tokens, for message_start
     usage_estimated: bool = False  # the upstream did not count
+    credits: float = 0.0  # what the answer cost, where the upstream meters that
     said_all: bool = False  # the upstream said why the answer ends: only its usage and an end mark may follow
     warnings: list[str] = field(default_factory=list)  # codes of opus-warnings
     _canonical: Body | None = None

@@ -77,6 +77,7 @@ class Device:
     start_url: str
     expires_at: float
     state: str = "pending"  # approved | denied | used
+    polled_at: float = 0.0
     answers: list[str] = field(default_factory=list)
 
 
@@ -100,6 +101,7 @@ class AmazonQ:
         self.device_life = 600.0
         self.client_life = 90 * 86_400.0
         self.interval = 1
+        self.is_strict = False  # who polls more often than the interval is told to slow down
         self.polls: list[str] = []  # what the first polls of the next sign-in get: authorization_pending, slow_down …
         self.rotates = True
         self.overlap = False  # an answer that never arrived may be asked for again
@@ -107,6 +109,8 @@ class AmazonQ:
         self.token_errors: list[tuple[int, str]] = []  # what the next refreshes get: (status, error)
         self.token_delay = 0.0
         self.used = 12.4
+        self.page = 50  # models of one answer, at most
+        self.profile = ARN  # of every organisation; it is found in its own region only
         self.suspended: set[str] = set()  # access tokens
         self.asked: list[tuple[str, Body]] = []  # (operation, body)
         self.headers: list[dict[str, str]] = []
@@ -209,6 +213,9 @@ class AmazonQ:
             device = self.devices.get(str(body.get("deviceCode")))
             if device is None or device.client_id != body["clientId"] or device.state == "used":
                 raise Refusal(400, "InvalidGrantException", "invalid_grant")
+            since, device.polled_at = time.time() - device.polled_at, time.time()
+            if self.is_strict and since < self.interval:
+                raise Refusal(400, "SlowDownException", "slow_down")
             if device.answers:
                 raise Refusal(400, "", device.answers.pop(0))
             if device.state == "denied":
@@ -273,12 +280,17 @@ class AmazonQ:
             raise Refusal(400, "ValidationException", "Improperly formed request.")
         listed = [{"modelId": name, "modelName": name, "tokenLimits": {"maxInputTokens": 200_000}}
                   for name in (*MODELS, *SCENARIOS)]  # fmt: skip
-        return {"models": listed, "defaultModel": {"modelId": "claude-sonnet-4.5"}, "nextToken": None}
+        start = int(body.get("nextToken") or 0)
+        end = start + min(int(body.get("maxResults", 50)), self.page)
+        return {"models": listed[start:end], "defaultModel": {"modelId": "claude-sonnet-4.5"},
+                "nextToken": str(end) if end < len(listed) else None}  # fmt: skip
 
-    def profiles(self, session: Session) -> Body:
+    def profiles(self, session: Session, host: str) -> Body:
         if session.start_url == BUILDER_ID:
             raise Refusal(403, "AccessDeniedException", "AWS Builder ID is not supported for this operation.")
-        return {"profiles": [{"arn": ARN, "profileName": "Team", "status": "ACTIVE"}], "nextToken": None}
+        is_here = self.profile.split(":")[3] in host
+        listed = [{"arn": self.profile, "profileName": "Team", "status": "ACTIVE"}] if is_here else []
+        return {"profiles": listed, "nextToken": None}
 
     def usage(self) -> Body:
         entry = {"resourceType": "CREDIT", "displayName": "Credit", "currentUsage": int(self.used),
@@ -395,11 +407,17 @@ _AFTER: dict[str, Callable[[], Any]] = {
 # ---- HTTP
 
 OIDC = {"/client/register": AmazonQ.register, "/device_authorization": AmazonQ.authorize, "/token": AmazonQ.token}
+# How a request names its operation: in x-amz-target, or in method and path.
+TARGETS = {
+    "AmazonCodeWhispererStreamingService.GenerateAssistantResponse": "GenerateAssistantResponse",
+    **{f"AmazonCodeWhispererService.{name}": name
+       for name in ("ListAvailableModels", "GetUsageLimits", "ListAvailableProfiles")},
+}  # fmt: skip
 PATHS = {
-    "/generateAssistantResponse": "GenerateAssistantResponse",
-    "/ListAvailableModels": "ListAvailableModels",
-    "/getUsageLimits": "GetUsageLimits",
-    "/ListAvailableProfiles": "ListAvailableProfiles",
+    "POST /generateAssistantResponse": "GenerateAssistantResponse",
+    "GET /ListAvailableModels": "ListAvailableModels",
+    "GET /getUsageLimits": "GetUsageLimits",
+    "POST /ListAvailableProfiles": "ListAvailableProfiles",
 }
 PAGE = """<!doctype html><title>Fake sign-in</title><h1>Fake sign-in</h1><form method="post">
 <label>Code <input name="user_code" value="%s"></label> <button name="answer" value="approved">Approve</button>
@@ -431,7 +449,8 @@ def _handler(service: AmazonQ) -> type[BaseHTTPRequestHandler]:
                 self._oidc(path, body)
             else:
                 target = headers.get("x-amz-target", "")
-                self._service(target.rpartition(".")[2] or PATHS.get(path, ""), body, headers, rest=not target)
+                named = TARGETS.get(target) if target else PATHS.get(f"{self.command} {path}")
+                self._service(named or "", body, headers, rest=not target)
 
         def _page(self, code: str, said: str) -> None:
             self._send(200, (PAGE % (code, said)).encode(), {"content-type": "text/html"})
@@ -465,7 +484,7 @@ def _handler(service: AmazonQ) -> type[BaseHTTPRequestHandler]:
                     case "GetUsageLimits":
                         self._json(200, service.usage())
                     case "ListAvailableProfiles":
-                        self._json(200, service.profiles(session))
+                        self._json(200, service.profiles(session, headers.get("host", "")))
                     case _:
                         raise Refusal(404, "UnknownOperationException", "There is no such operation.")
             except Refusal as refusal:
@@ -524,6 +543,7 @@ def _handler(service: AmazonQ) -> type[BaseHTTPRequestHandler]:
 def main() -> None:
     """Serves until it is interrupted."""
     service = AmazonQ()
+    service.is_strict = True
     proxy, trusted = service.behind_proxy(Path(tempfile.mkdtemp(prefix="fake-amazonq-")))
     lines = [
         f"# The fake of Amazon Q and its sign-in. People approve at {service.url}/device",

@@ -113,6 +113,16 @@ def test_an_expired_bearer_is_renewed_once_and_the_client_sees_nothing_of_it(
     assert (account["state"], account["error_count"]) == ("active", 0)
 
 
+def test_what_an_answer_cost_is_added_to_its_account(running: Gateway) -> None:
+    def cost() -> float:
+        running.row(running.ask(MODEL))  # once its row is stored, its cost is
+        (account,) = running.api("GET", "/api/cookies")["data"]
+        used: float = account["oidc"]["credits"]
+        return used
+
+    assert cost() == pytest.approx(cost() - 0.02)
+
+
 def test_the_signed_in_account_is_told_whose_answer_it_was(running: Gateway) -> None:
     answer = running.ask(f"amazonq/{MODEL}", temperature=0.5)
     assert answer.headers["opus-provider"] == "amazonq"

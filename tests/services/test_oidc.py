@@ -142,6 +142,23 @@ def test_a_dead_refresh_token_makes_the_account_invalid_at_once(
     assert str(account.state_reason).startswith("sign in again: ")
 
 
+def test_a_client_whose_time_is_over_is_not_tried(service: AmazonQ, tokens: Tokens, account: Account) -> None:
+    account.oidc = {**(account.oidc or {}), "client_expires_at": 1_700_000_000}
+    db.session.commit()
+    asked = len(service.of("/token"))
+    assert refused(tokens, account).verdict is Verdict.AUTH
+    assert (account.state, len(service.of("/token"))) == ("invalid", asked)
+    assert account.state_reason == "sign in again: the registration of this installation has ended"
+
+
+def test_a_client_that_the_service_forgot_needs_a_new_sign_in(
+    service: AmazonQ, session: Session, tokens: Tokens, account: Account
+) -> None:
+    service.clients[session.client_id] = (service.secret_of(session), 0.0)
+    assert refused(tokens, account).verdict is Verdict.AUTH
+    assert (account.state, "invalid_client" in str(account.state_reason)) == ("invalid", True)
+
+
 @pytest.mark.parametrize("status, error", [(500, "server_error"), (400, "slow_down"), (503, "away")])
 def test_a_sign_in_service_in_trouble_costs_no_account(
     service: AmazonQ, tokens: Tokens, account: Account, monkeypatch: pytest.MonkeyPatch, status: int, error: str

@@ -114,6 +114,18 @@ def test_uses_are_added_to_what_stands_there(recorder: Recorder, account: Accoun
     assert account.updated_at == updated  # being used is no edit
 
 
+def test_credits_go_to_the_account_that_answered_once_for_each_row(recorder: Recorder, account: Account) -> None:
+    answered = {"account_id": account.id, "uses": [(account.id, 20.0), (account.id, 30.0)], "credits": 0.25}
+    recorder.record(row(**answered))
+    recorder.record(row("req_2", **answered))
+    recorder.flush()
+    recorder.record(row("req_2", **answered))
+    recorder.record(row("req_3", account_id=None, credits=0.0))
+    recorder.flush()
+    db.session.expire_all()
+    assert (account.credits, account.usage_count) == (0.5, 5 + 4)
+
+
 def test_a_keys_sums_grow(recorder: Recorder) -> None:
     key = ApiKey(name="k", key_hash="h", hint="hint")
     db.session.add(key)

@@ -5,12 +5,13 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from opus_api.upstreams import UPSTREAMS
-from opus_api.upstreams.amazonq import read_quota
 from opus_api.upstreams.amazonq_failures import stem
+from opus_api.upstreams.amazonq_probe import read_quota
 from opus_api.upstreams.base import Credentials, Failure, Probe, Verdict
 from opus_api.wire.http import HttpRequest, HttpResponse
 from tests.golden.pipeline import Exchange
@@ -217,14 +218,15 @@ USAGE = {
 }
 
 
-def probed(*answers: HttpResponse, **oidc: Any) -> tuple[Probe, list[HttpRequest]]:
+def probed(*answers: HttpResponse | Failure, **oidc: Any) -> tuple[Probe, list[HttpRequest]]:
     flow = Q.probe(credentials(**oidc))
     asked = []
     waiting = list(answers)
     try:
         asked.append(next(flow))
         while True:
-            asked.append(flow.send(waiting.pop(0)))
+            answer = waiting.pop(0)
+            asked.append(flow.throw(answer) if isinstance(answer, Failure) else flow.send(answer))
     except StopIteration as end:
         return end.value, asked
 
@@ -237,8 +239,8 @@ def test_validating_lists_the_models_and_tells_the_usage() -> None:
     probe, asked = probed(ok(MODELS), ok(USAGE))
     assert probe.ok
     assert probe.models == ["claude-sonnet-4.5", "auto"]
-    assert probe.quota == {"used": 12.4, "limit": 50.0, "unit": "credit", "resets_at": 1796083200.5}
-    assert probe.message == "The account works; 2 models. 12.4 of 50 credit used."
+    assert probe.quota == {"used": 12.4, "limit": 50.0, "unit": "credits", "resets_at": 1796083200.5}
+    assert probe.message == "The account works; 2 models. 12.4 of 50 credits used."
     assert [request.headers["x-amz-target"].partition(".")[2] for request in asked] == [
         "ListAvailableModels",
         "GetUsageLimits",
@@ -248,8 +250,13 @@ def test_validating_lists_the_models_and_tells_the_usage() -> None:
 def test_validating_over_rest_asks_by_query() -> None:
     _, asked = probed(ok(MODELS), ok(USAGE), wire="rest", profile_arn=ARN)
     assert [request.method for request in asked] == ["GET", "GET"]
-    assert "/ListAvailableModels?origin=CLI&maxResults=50&profileArn=arn%3Aaws" in asked[0].url
-    assert "/getUsageLimits?origin=CLI&resourceType=AGENTIC_REQUEST&isEmailRequired=false" in asked[1].url
+    assert [urlsplit(request.url).path for request in asked] == ["/ListAvailableModels", "/getUsageLimits"]
+    models, usage = (dict(parse_qsl(urlsplit(request.url).query)) for request in asked)
+    assert models == {"origin": "CLI", "profileArn": ARN, "maxResults": "50"}
+    assert usage == {
+        "origin": "CLI", "profileArn": ARN, "resourceType": "AGENTIC_REQUEST", "isEmailRequired": "false",
+    }  # fmt: skip
+    assert not any("content-type" in request.headers for request in asked)
 
 
 def test_a_list_of_several_pages_is_read_to_its_end() -> None:
@@ -258,6 +265,35 @@ def test_a_list_of_several_pages_is_read_to_its_end() -> None:
     assert probe.models == ["a", "b"]
     assert json.loads(asked[1].body or b"")["nextToken"] == "next"
     assert probe.quota is None
+
+
+TEAM = "https://team.awsapps.com/start"
+NO_PROFILES = ok({"profiles": []})
+PROFILE = ok({"profiles": [{"arn": "nonsense"}, {"arn": ARN}]})
+AWAY = Failure(Verdict.UNREACHABLE, 502, "api_error", "away")
+US, EU = "q.us-east-1.amazonaws.com", "q.eu-central-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    "answers, oidc, arn, hosts",
+    [
+        ([PROFILE], {}, ARN, [US, EU, EU]),  # models and usage are asked where the profile is
+        ([NO_PROFILES, PROFILE], {}, ARN, [US, EU, EU, EU]),
+        ([AWAY, PROFILE], {}, ARN, [US, EU, EU, EU]),
+        ([refusal(403, "AccessDeniedException", None, "x", "rest"), PROFILE], {}, ARN, [US, EU, EU, EU]),
+        ([HttpResponse(200, {}, b"<html>"), ok({"profiles": 7})], {}, None, [US, EU, US, US]),
+        ([NO_PROFILES], {"api_region": "eu-central-1"}, None, [EU, EU, EU]),
+        ([], {"profile_arn": ARN}, None, [EU, EU]),
+        ([], {"start_url": "https://view.awsapps.com/start"}, None, [US, US]),
+    ],
+)
+def test_validating_finds_the_profile_of_an_organisations_account(
+    answers: list[HttpResponse | Failure], oidc: dict[str, str], arn: str | None, hosts: list[str]
+) -> None:
+    probe, asked = probed(*answers, ok(MODELS), ok(USAGE), **{"start_url": TEAM, **oidc})
+    assert probe.places == ({"profile_arn": arn} if arn else {})
+    assert [urlsplit(request.url).netloc for request in asked] == hosts
+    assert ("No profile" in probe.message) == (arn is None and "profile_arn" not in oidc and "start_url" not in oidc)
 
 
 @pytest.mark.parametrize(
@@ -282,10 +318,22 @@ def test_a_suspended_account_may_still_list_models() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"limits": 3}, {"limits": [{"currentUsage": "x"}]}, {"usageBreakdownList": [None]}]
+    "body",
+    [
+        {},
+        {"limits": 3},
+        {"limits": [{"currentUsage": "x"}]},
+        {"usageBreakdownList": [None]},
+        {"limits": [{"currentUsage": 1e300, "totalUsageLimit": -1}]},
+    ],
 )
 def test_usage_is_read_with_care(body: dict[str, Any]) -> None:
     assert read_quota(body) is None
+
+
+def test_a_reset_that_is_no_moment_is_none() -> None:
+    body = {"limits": [{"currentUsage": 1, "totalUsageLimit": 2}], "nextDateReset": 1e300}
+    assert (read_quota(body) or {})["resets_at"] is None
 
 
 def test_usage_in_the_older_form_is_read_as_well() -> None:

@@ -266,6 +266,20 @@ def test_cached_tokens_are_counted_apart() -> None:
     assert (usage["input_tokens"], usage["cache_read_input_tokens"], usage["output_tokens"]) == (10, 80, 5)
 
 
+def test_credits_are_added_up_and_are_no_tokens() -> None:
+    exchange = Exchange(provider="amazonq", model="claude-sonnet-4.5")
+    call = exchange.parse({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]})
+    metered = [
+        {"usage": 0.02, "unit": "credit", "unitPlural": "credits"},
+        {"usage": 0.03},
+        *({"usage": value} for value in (-1, True, "7", None, 1e300)),
+        {"usage": 5, "unit": "request"},
+    ]
+    answer(exchange, call, [body(said("Hi"), *(("meteringEvent", payload) for payload in metered))])
+    assert call.credits == pytest.approx(0.05)
+    assert call.usage_estimated
+
+
 def test_an_openai_client_gets_its_own_format() -> None:
     data = body(said("Hi"), used("a", "f", input="{}", stop=True))
     chunks = grammar.chunks(answered(data, dialect="openai").body)

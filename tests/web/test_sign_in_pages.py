@@ -86,7 +86,11 @@ def test_once_approved_the_page_leads_to_the_account(person: FlaskClient, servic
     assert (answer.status_code, answer.location) == (302, f"/cookies/{account.id}/saved")
     assert "Signed in to Amazon Q." in person.get(answer.location).text
     edit = person.get(f"/cookies/{account.id}/edit").text
-    assert "12.4 of 50.0 credit" in edit
+    for fact in ("12.4 of 50 credits", "New quota", "Sign-in ends", "in 9 d"):
+        assert fact in edit
+    account.credits = 1.5
+    db.session.commit()
+    assert "1.5 credits" in person.get(f"/cookies/{account.id}/edit").text
     assert f'href="/cookies/sign-in?account_id={account.id}"' in edit
 
 

@@ -14,7 +14,7 @@ from opus_api import config, create_app
 from opus_api.extensions import db
 from opus_api.models import Account, SignIn, now
 from tests.conftest import Caller
-from tests.fakes.amazonq import ARN, AmazonQ
+from tests.fakes.amazonq import ARN, MODELS, SCENARIOS, AmazonQ
 
 START = {"name": "mine", "start_url": "https://view.awsapps.com/start", "region": "us-east-1"}
 TEAM = {**START, "start_url": "https://team.awsapps.com/start"}
@@ -80,7 +80,10 @@ def test_an_approved_sign_in_makes_an_account_that_works(api: FlaskClient, servi
     assert account["oidc"]["start_url"] == START["start_url"]
     assert account["oidc"]["wire"] == "aws-json"
     assert account["oidc"]["token_expires_at"].endswith("Z")
-    assert account["quota"]["limit"] == 50.0
+    assert account["oidc"]["client_expires_at"].endswith("Z")
+    assert (account["oidc"]["quota"]["used"], account["oidc"]["quota"]["limit"]) == (12.4, 50.0)
+    assert account["oidc"]["quota"]["resets_at"].endswith("Z")
+    assert account["oidc"]["credits"] == 0.0
 
 
 def test_asking_again_gives_the_same_answer_and_asks_nobody(api: FlaskClient, service: AmazonQ) -> None:
@@ -133,10 +136,50 @@ def test_a_sign_in_service_in_trouble_is_asked_again(api: FlaskClient, service: 
     assert asked(api, flow)["status"] == "complete"
 
 
-def test_an_organisations_account_gets_its_profile(api: FlaskClient, service: AmazonQ) -> None:
+ELSEWHERE = ARN.replace("us-east-1", "eu-central-1")
+
+
+@pytest.mark.parametrize("arn", [ARN, ELSEWHERE])
+def test_an_organisations_account_gets_its_profile_whichever_region_it_is_in(
+    api: FlaskClient, service: AmazonQ, arn: str
+) -> None:
+    service.profile = arn
     flow = started(api, TEAM)
     service.approve(flow["user_code"])
-    assert asked(api, flow)["account"]["oidc"]["profile_arn"] == ARN
+    account = asked(api, flow)["account"]
+    assert (account["oidc"]["profile_arn"], account["state"]) == (arn, "active")
+    assert [body["profileArn"] for body in service.of("ListAvailableModels")] == [arn]
+    assert api.post(f"/api/cookies/{account['id']}/validate").json["is_valid"]  # type: ignore[index]
+    assert len(service.of("ListAvailableProfiles")) == 1 + (arn == ELSEWHERE)  # known from now on
+
+
+def test_an_account_that_is_signed_in_to_another_organisation_forgets_its_profile(
+    api: FlaskClient, service: AmazonQ
+) -> None:
+    flow = started(api, TEAM)
+    service.approve(flow["user_code"])
+    account = asked(api, flow)["account"]
+    again = started(api, {"account_id": account["id"], "start_url": START["start_url"]})
+    service.approve(again["user_code"])
+    assert asked(api, again)["account"]["oidc"]["profile_arn"] is None
+
+
+def test_a_list_of_models_in_pages_is_read_whole(api: FlaskClient, service: AmazonQ) -> None:
+    service.page = 5
+    account = api.post("/api/cookies", json=fields(service)).json
+    assert account is not None
+    assert account["listed_models"] == [*MODELS, *SCENARIOS]
+
+
+def test_looking_at_accounts_asks_nobody(api: FlaskClient, service: AmazonQ) -> None:
+    """What is shown of usage and models is what validating found: once an hour, or when a person asks."""
+    account = api.post("/api/cookies", json=fields(service)).json
+    assert account is not None
+    service.asked.clear()
+    for _ in range(3):
+        assert api.get(f"/api/cookies/{account['id']}").json["oidc"]["quota"]["used"] == 12.4  # type: ignore[index]
+        assert api.get("/v2/accounts").status_code == 200
+    assert service.asked == []
 
 
 def test_an_account_can_be_signed_in_again(api: FlaskClient, service: AmazonQ) -> None:
@@ -208,6 +251,17 @@ def test_an_account_is_added_by_its_tokens_and_its_places_are_settable(api: Flas
     assert (changed["oidc"]["api_region"], changed["oidc"]["wire"]) == ("eu-central-1", "rest")
     back = api.put(f"/api/cookies/{account['id']}", json=changed)
     assert back.status_code == 200, back.json
+
+
+def test_a_client_that_a_person_replaces_takes_its_end_along(api: FlaskClient, service: AmazonQ) -> None:
+    flow = started(api)
+    service.approve(flow["user_code"])
+    account = asked(api, flow)["account"]
+    other = fields(service)
+    tokens = {name: other[name] for name in ("client_id", "client_secret", "refresh_token")}
+    changed = api.put(f"/api/cookies/{account['id']}", json=tokens).json
+    assert changed is not None
+    assert (changed["oidc"]["client_expires_at"], changed["state"]) == (None, "active")
 
 
 @pytest.mark.parametrize(
