@@ -10,7 +10,8 @@ from flask.testing import FlaskClient
 
 from opus_api.extensions import db
 from opus_api.services import api_keys
-from opus_api.web import guards
+from opus_api.web import guards, openapi
+from opus_api.web.openapi_operations import operations
 
 HOT = ["/v1/messages", "/v1/chat/completions", "/chat/completions", "/v1/models", "/models", "/healthz"]
 
@@ -25,6 +26,12 @@ def test_only_the_look_at_blocked_addresses_hooks_into_every_request(app: Flask)
     assert app.before_request_funcs.get(None, []) == [guards.keep_out]
     assert app.after_request_funcs.get(None, []) == []
     assert app.teardown_request_funcs.get(None, []) == []
+
+
+def test_every_call_of_the_json_api_is_described(app: Flask) -> None:
+    """In web/openapi_operations.py, from which /openapi.json is made."""
+    called = {rule.endpoint for rule, _ in openapi.calls(app)}
+    assert called == set(operations(app.extensions["settings"]))
 
 
 @pytest.fixture

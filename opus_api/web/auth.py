@@ -76,7 +76,7 @@ def end_page_session() -> None:
 
 @bp.post("/login")
 def login() -> ResponseReturnValue:
-    """A token of the JSON API, good for 24 hours."""
+    """Sign in: a token of the JSON API, good for 24 hours."""
     body = json_object(SMALL)
     username, password = required_text(body, "username"), required_text(body, "password")
     user = users.authenticate(username, password, caller_ip(), throttle())
@@ -88,7 +88,7 @@ def login() -> ResponseReturnValue:
 @bp.post("/logout")
 @signed_in_with_any_password
 def logout() -> ResponseReturnValue:
-    """Ends the sign-in that this request came with."""
+    """Sign out: ends the sign-in that this request came with."""
     if caller().session.kind == "page":
         end_page_session()
     else:
@@ -99,13 +99,14 @@ def logout() -> ResponseReturnValue:
 @bp.get("/me")
 @signed_in_with_any_password
 def me() -> ResponseReturnValue:
+    """The person who asks."""
     return jsonify(users.as_json(caller().user))
 
 
 @bp.post("/password")
 @signed_in_with_any_password
 def password() -> ResponseReturnValue:
-    """Ends every other sign-in of the user; this one goes on, a page's under a new id."""
+    """Change the password. Ends every other sign-in of the user; this one goes on, a page's under a new id."""
     body = json_object()
     old, new = required_text(body, "old_password"), required_text(body, "new_password")
     found = caller()
@@ -119,7 +120,7 @@ def password() -> ResponseReturnValue:
 @bp.post("/confirm")
 @signed_in
 def confirm() -> ResponseReturnValue:
-    """The password again, before what is delicate."""
+    """Give the password again, before what is delicate; good for 5 minutes of this sign-in."""
     found = caller()
     users.confirm(found.session, found.user, required_text(json_object(), "password"), caller_ip(), throttle())
     return "", 204

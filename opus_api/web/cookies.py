@@ -20,6 +20,7 @@ def accounts() -> Accounts:
 @bp.get("")
 @signed_in
 def index() -> ResponseReturnValue:
+    """All accounts."""
     rows = [as_json(account) for account in accounts().all()]
     return jsonify(data=rows, total=len(rows))
 
@@ -27,25 +28,28 @@ def index() -> ResponseReturnValue:
 @bp.post("")
 @signed_in
 def create() -> ResponseReturnValue:
-    """Saved even when the provider cannot be reached; ``state`` and ``state_reason`` say what it answered."""
+    """Add an account. It is saved even when its provider cannot be reached; ``state_reason`` tells what it said."""
     return jsonify(as_json(accounts().create(json_object(), caller().user.id))), 201
 
 
 @bp.get("/<int:account_id>")
 @signed_in
 def show(account_id: int) -> ResponseReturnValue:
+    """One account; of its secrets only the last four characters."""
     return jsonify(as_json(accounts().get(account_id)))
 
 
 @bp.put("/<int:account_id>")
 @signed_in
 def update(account_id: int) -> ResponseReturnValue:
+    """Change the fields that are given; a secret that is absent stays."""
     return jsonify(as_json(accounts().update(account_id, json_object())))
 
 
 @bp.delete("/<int:account_id>")
 @signed_in
 def delete(account_id: int) -> ResponseReturnValue:
+    """Delete an account."""
     accounts().delete(account_id)
     return "", 204
 
@@ -53,22 +57,26 @@ def delete(account_id: int) -> ResponseReturnValue:
 @bp.post("/<int:account_id>/validate")
 @signed_in
 def validate(account_id: int) -> ResponseReturnValue:
+    """Ask the provider about an account, without spending tokens."""
     return jsonify(accounts().validate(account_id))
 
 
 @bp.post("/validate/all")
 @signed_in
 def validate_all() -> ResponseReturnValue:
+    """Ask the providers about all accounts."""
     return jsonify(accounts().validate_all())
 
 
 @bp.post("/<int:account_id>/reset")
 @signed_in
 def reset(account_id: int) -> ResponseReturnValue:
+    """Clear what an account rests for, and its counters."""
     return jsonify(as_json(accounts().reset(account_id)))
 
 
 @bp.get("/stats")
 @signed_in
 def stats() -> ResponseReturnValue:
+    """How many accounts there are, and in which states."""
     return jsonify(accounts().stats())

@@ -18,11 +18,13 @@ bp = Blueprint("health", __name__)
 
 @bp.get("/health")
 def health() -> ResponseReturnValue:
+    """Whether this process answers, and its version."""
     return jsonify(status="healthy", timestamp=rfc3339(now()), version=__version__)
 
 
 @bp.get("/healthz")
 def healthz() -> ResponseReturnValue:
+    """Whether this process answers."""
     return jsonify(status="ok")
 
 
@@ -31,7 +33,7 @@ DATABASE_LIMIT = 2.0  # seconds
 
 @bp.get("/ready")
 def ready() -> ResponseReturnValue:
-    """503 while the database is away or this worker stops: a balancer sends its requests elsewhere."""
+    """Whether to send requests here: 503 while the database is away or this worker stops."""
     if not guards.is_local(request) and not guards.shows_metrics_token(request, current_app.extensions["snapshots"]):
         check_signed_in()
     worker = request.environ.get("opus.worker")

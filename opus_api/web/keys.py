@@ -15,7 +15,7 @@ bp.after_request(never_stored)
 @bp.get("")
 @signed_in
 def index() -> ResponseReturnValue:
-    """Revoked ones too."""
+    """All API keys, revoked ones too."""
     rows = [api_keys.as_json(key) for key in api_keys.every()]
     return jsonify(data=rows, total=len(rows))
 
@@ -23,7 +23,7 @@ def index() -> ResponseReturnValue:
 @bp.post("")
 @signed_in
 def create() -> ResponseReturnValue:
-    """``key`` is shown here and never again."""
+    """Make an API key; ``key`` is shown here and never again."""
     owner: Installation = current_app.extensions["installation"]
     key, value = api_keys.create(owner.pepper, json_object())
     return jsonify({**api_keys.as_json(key), "key": value}), 201
@@ -32,18 +32,20 @@ def create() -> ResponseReturnValue:
 @bp.get("/<int:key_id>")
 @signed_in
 def show(key_id: int) -> ResponseReturnValue:
+    """One API key, without its value."""
     return jsonify(api_keys.as_json(api_keys.get(key_id)))
 
 
 @bp.put("/<int:key_id>")
 @signed_in
 def update(key_id: int) -> ResponseReturnValue:
+    """Change the fields that are given; limits as a whole."""
     return jsonify(api_keys.as_json(api_keys.update(key_id, json_object())))
 
 
 @bp.delete("/<int:key_id>")
 @signed_in
 def revoke(key_id: int) -> ResponseReturnValue:
-    """It stops working within a second."""
+    """Revoke an API key: it stops working within a second."""
     api_keys.revoke(api_keys.get(key_id))
     return "", 204

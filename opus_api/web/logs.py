@@ -18,6 +18,7 @@ MOST_DAYS = 36_500
 @bp.get("")
 @signed_in
 def index() -> ResponseReturnValue:
+    """Rows of the request log, newest first, a page at a time."""
     wanted, limit = logs.filter_of(request.args), logs.limit_of(request.args)
     page = logs.page(db.session.connection(), wanted, limit, request.args.get("before"))
     return jsonify(data=page.rows, next=page.next)
@@ -26,6 +27,7 @@ def index() -> ResponseReturnValue:
 @bp.get("/stats")
 @signed_in
 def stats() -> ResponseReturnValue:
+    """Statistics of the request log."""
     by = request.args.get("by", "day")
     if by not in statistics.BY:
         raise FieldError("by", f"must be one of {', '.join(statistics.BY)}.")

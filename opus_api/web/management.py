@@ -38,21 +38,21 @@ def start_sign_in() -> ResponseReturnValue:
 @bp.get("/accounts/oidc/<flow_id>")
 @signed_in
 def show_sign_in(flow_id: str) -> ResponseReturnValue:
-    """Whether the person has approved it; asking again changes nothing."""
+    """Whether the person has approved a sign-in; asking again changes nothing."""
     return jsonify(status_json(sign_ins().get(flow_id)))
 
 
 @bp.post("/accounts/feed")
 @signed_in
 def feed_accounts() -> ResponseReturnValue:
-    """Many at once: valid rows are saved, bad ones reported."""
+    """Add many accounts at once: valid rows are saved, bad ones reported."""
     return jsonify(transfer.feed(cookies.accounts(), json_object(), caller().user.id))
 
 
 @bp.post("/accounts/import")
 @signed_in
 def import_accounts() -> ResponseReturnValue:
-    """What an export with secrets holds; what is here already stays as it is."""
+    """Take in what an export with secrets holds; what is here already stays as it is."""
     return jsonify(transfer.import_(cookies.accounts(), json_object(), caller().user.id))
 
 
@@ -71,7 +71,7 @@ def export_accounts() -> ResponseReturnValue:
 @bp.get("/accounts/<int:account_id>/events")
 @signed_in
 def account_events_of(account_id: int) -> ResponseReturnValue:
-    """What happened to it, the newest first."""
+    """What happened to an account, the newest first."""
     rows = [account_events.as_json(found) for found in account_events.newest(account_id)]
     return jsonify(data=rows, total=len(rows))
 
@@ -95,7 +95,7 @@ def index_jobs() -> ResponseReturnValue:
 @bp.get("/requests/<request_id>")
 @signed_in
 def explain_request(request_id: str) -> ResponseReturnValue:
-    """What happened to it, whose fault it was, what was tried, when it heals."""
+    """What happened to a request, whose fault it was, what was tried, when it heals."""
     return jsonify(explanations.explain(db.session.connection(), request_id).as_json())
 
 
@@ -105,6 +105,7 @@ def explain_request(request_id: str) -> ResponseReturnValue:
 @bp.get("/ips/blocked")
 @signed_in
 def blocked_ips() -> ResponseReturnValue:
+    """Addresses that are kept out, newest first."""
     rows = [ip_rules.as_json(rule) for rule in ip_rules.live()]
     return jsonify(data=rows, total=len(rows))
 
@@ -112,12 +113,14 @@ def blocked_ips() -> ResponseReturnValue:
 @bp.post("/ips/block")
 @signed_in
 def block_ip() -> ResponseReturnValue:
+    """Keep an address or a network out."""
     return jsonify(ip_rules.as_json(ip_rules.block(json_object()))), 201
 
 
 @bp.post("/ips/unblock")
 @signed_in
 def unblock_ip() -> ResponseReturnValue:
+    """Let it in again."""
     ip_rules.unblock(json_object())
     return "", 204
 
@@ -128,14 +131,14 @@ def unblock_ip() -> ResponseReturnValue:
 @bp.get("/settings")
 @signed_in
 def show_settings() -> ResponseReturnValue:
-    """All of them; secrets as null."""
+    """All settings; secrets as null."""
     return jsonify(saved_settings.as_json(current_app.extensions["settings"]))
 
 
 @bp.put("/settings")
 @signed_in
 def change_settings() -> ResponseReturnValue:
-    """Some of them: all are saved, or none."""
+    """Change some settings: all are saved, or none."""
     person, owner = caller(), current_app.extensions["installation"]
     assert isinstance(owner, Installation)
     who = Person(person.user.username, person.session, users.is_confirmed(person.session))

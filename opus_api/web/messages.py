@@ -50,17 +50,19 @@ def route(path: str, method: str) -> Callable[[Callable[..., ResponseReturnValue
 
 @route("/messages", "POST")
 def messages() -> ResponseReturnValue:
+    """A message, in the Messages API of Anthropic."""
     return _answer(anthropic)
 
 
 @route("/chat/completions", "POST")
 def chat_completions() -> ResponseReturnValue:
+    """A completion, in Chat Completions of OpenAI."""
     return _answer(openai)
 
 
 @route("/messages/count_tokens", "POST")
 def count_tokens() -> ResponseReturnValue:
-    """Local and free: no account is asked, no limit is charged."""
+    """Count the tokens of a request. Local and free: no account is asked, no limit is charged."""
     request_id = ids.request_id()
     try:
         key = _key(request)
@@ -78,6 +80,7 @@ def count_tokens() -> ResponseReturnValue:
 
 @route("/models", "GET")
 def models() -> ResponseReturnValue:
+    """The models that the key may use, as SDKs of both families read them."""
     dialect = dialect_of(request) or openai
     key = _key(request)
     catalog = _gateway().catalog()
@@ -89,6 +92,7 @@ def models() -> ResponseReturnValue:
 
 @route("/models/<path:name>", "GET")
 def model(name: str) -> ResponseReturnValue:
+    """One model."""
     dialect = dialect_of(request) or openai
     key = _key(request)
     name = name.removesuffix("/")
