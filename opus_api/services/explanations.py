@@ -133,7 +133,10 @@ def _tries(row: Row) -> list[Try]:
     kept = row["trace"] or {}
     words = [*kept.get("words", ()), ""]
     if kept.get("tries"):
-        return [Try(*one[:5], message=words[-1 if one[5] is None else one[5]]) for one in kept["tries"]]
+        return [
+            Try(provider, account_id, status, how, ms, words[-1 if word is None else word])
+            for provider, account_id, status, how, ms, word in kept["tries"]
+        ]
     if row["provider"] is None:
         return []
     status = row["status"] if row["status"] == 200 else None
