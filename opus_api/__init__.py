@@ -59,7 +59,9 @@ def _installation(app: Flask, settings: Settings) -> None:
 def _services(app: Flask, settings: Settings) -> None:
     from opus_api.extensions import db
     from opus_api.gateway.gateway import Gateway
+    from opus_api.services import exchange_log
     from opus_api.services.accounts import Accounts
+    from opus_api.services.exchange_log import ExchangeLog
     from opus_api.services.login_throttle import LoginThrottle
     from opus_api.services.oidc import Tokens
     from opus_api.services.request_log import Recorder
@@ -74,13 +76,16 @@ def _services(app: Flask, settings: Settings) -> None:
     recorder = Recorder(engine, settings.data_dir / "spool")
     state, tokens = engine_of_state(settings.redis_url), Tokens(engine, transport)
     accounts = Accounts(settings, transport, engine, tokens)
+    exchanges = ExchangeLog(exchange_log.root(settings))
     app.extensions["sign_ins"] = SignIns(settings, transport, engine, accounts)
     app.extensions["transport"] = transport
     app.extensions["state"] = state
     app.extensions["snapshots"] = snapshots
     app.extensions["recorder"] = recorder
     app.extensions["accounts"] = accounts
-    app.extensions["gateway"] = Gateway(settings, snapshots, recorder, transport, accounts.learn, state, tokens.renew)
+    app.extensions["gateway"] = Gateway(
+        settings, snapshots, recorder, transport, accounts.learn, state, tokens.renew, exchanges
+    )
     app.extensions["login_throttle"] = LoginThrottle(state)
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -22,6 +23,8 @@ from opus_api.services import (
     account_fields,
     accounts,
     api_keys,
+    cassettes,
+    exchange_log,
     model_rules,
     retention,
     saved_settings,
@@ -390,6 +393,23 @@ def models_unmap(pattern: str) -> tuple[Any, str]:
 
 
 # --- logs
+
+
+@command(logs_group, "cassette")
+@click.argument("request_id")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Folder to write; default: its id, here.")
+def logs_cassette(request_id: str, target: Path | None) -> tuple[Any, str]:
+    """Make a golden folder for tests from an exchange that debugLog has kept. It holds what was said."""
+    folder = exchange_log.root(current_app.extensions["settings"])
+    kept = exchange_log.find(folder, request_id)
+    if kept is None:
+        raise NotFound(f"Nothing was kept of {request_id} in {folder}; debugLog must be on when it runs.")
+    target = target or Path(request_id)
+    try:
+        names = cassettes.make(kept, target)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written ({error.strerror}).") from None
+    return {"folder": str(target), "files": names}, f"Made {target}: {', '.join(names)}. Read it before you share it."
 
 
 @command(logs_group, "purge")

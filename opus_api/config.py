@@ -164,8 +164,16 @@ class Settings:
     cookie_max_error_count: int = _setting(
         "COOKIE_MAX_ERROR_COUNT", 3, "Failures in a row before an account is taken out.", _whole(1, 1000)
     )
-    debug_mode: bool = _setting("DEBUG_MODE", False, "Log more; never shows tracebacks to clients.", _switch, "false")
-    log_dir: str = _setting("LOG_DIR", "", "Folder for log files.", _text, "standard error only")
+    debug_mode: bool = _setting(
+        "DEBUG_MODE",
+        False,
+        "Log more, and keep exchanges as debugLog does; never shows tracebacks to clients.",
+        _switch,
+        "false",
+    )
+    log_dir: str = _setting(
+        "LOG_DIR", "", "Folder for log files, and for exchanges (default DATA_DIR/logs).", _text, "standard error only"
+    )
     log_level: str = _setting(
         "LOG_LEVEL", "info", "debug, info, warning or error.", _choice("debug", "info", "warning", "error")
     )

@@ -17,7 +17,7 @@ from huey.consumer import Consumer
 from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api.extensions import db
-from opus_api.services import jobs
+from opus_api.services import exchange_log, jobs
 from opus_api.services.upkeep import JOBS, Job, Means
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Jobs:
             self._engine = db.engine
         self._app = app
         self._jobs = tuple(wanted)
-        self._means = Means(self._engine, app.extensions["accounts"])
+        self._means = Means(self._engine, app.extensions["accounts"], exchange_log.root(app.extensions["settings"]))
         self._lease = jobs.Lease(self._engine, "jobs", LEASE)
         self._running: set[str] = set()
         self._consumer: _Consumer | None = None

@@ -203,3 +203,7 @@ def test_rules_are_made_listed_and_removed(flask: Commands) -> None:
     assert flask.json("models", "list") == {"data": [{"pattern": "claude-*", "target": "openai/gpt-5"}], "total": 1}
     assert flask.text("models", "unmap", "claude-*") == "Removed the rule for claude-*."
     assert flask.error("models", "unmap", "claude-*") == "There is no rule for 'claude-*'."
+
+
+def test_a_cassette_needs_what_debug_mode_kept(flask: Commands) -> None:
+    assert flask.error("logs", "cassette", "req_unknown").startswith("Nothing was kept of req_unknown in ")

@@ -17,6 +17,7 @@ from opus_api.gateway.load import LONGEST_WAIT, RETRIES, Load, Permit
 from opus_api.gateway.meter import Meter, is_content
 from opus_api.gateway.pool import Lease, Outlook, Pool, site
 from opus_api.gateway.reading import read
+from opus_api.services.exchange_log import Recording
 from opus_api.services.explanations import Try
 from opus_api.services.oidc import LONGEST_WAIT as LONGEST_RENEWAL
 from opus_api.services.oidc import Renew
@@ -67,6 +68,7 @@ class Dispatch:
         self.upstream_request_id = ""
         self.committed = False  # content has come: no other account may answer any more
         self.lessons: list[tuple[int, Mapping[str, Any]]] = []  # (account id, options) to remember
+        self.recording: Recording | None = None  # in debug mode
         self.warm: bool | None = None  # this turn went where the one before it did; None: it is the first
         self._attempts = Attempts()
         self._targets = targets
@@ -284,6 +286,10 @@ class Dispatch:
         self.calls += 1
         proxy = target.account.proxy if target.account else ""
         exchange = self._transport.exchange(request, self.patience, self._limits(), proxy)
+        if self.recording is not None:
+            facts = {"provider": upstream.name, "model": target.model, "verbatim": verbatim}
+            facts |= {"options": dict(credentials.options), "warnings": list(self.call.warnings)}
+            exchange = self.recording.upstream(exchange, request, facts, credentials)
         del request  # a prompt may be large
         try:
             for _ in exchange.open():

@@ -20,6 +20,7 @@ from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Outlook, Pool
 from opus_api.gateway.stream import Answer
 from opus_api.services import explanations, saved_settings
+from opus_api.services.exchange_log import ExchangeLog, Recording
 from opus_api.services.explanations import Try
 from opus_api.services.oidc import Renew
 from opus_api.services.request_log import Recorder
@@ -90,6 +91,7 @@ class Gateway:
         learn: Learn,
         state: State,
         renew: Renew,
+        exchange_log: ExchangeLog,
     ):
         self._settings = settings  # of the process; ``_saved`` has what a person saved over them
         self._saved = settings
@@ -103,6 +105,8 @@ class Gateway:
         self._last_model = ""
         self.warmth = Warmth()
         self.limits = Limits(state)
+        self._exchange_log = exchange_log
+        self._began = time.time()
         self._live: set[Answer] = set()
         self.ending = False  # no time is left: nothing new begins
 
@@ -115,7 +119,13 @@ class Gateway:
             self._sticky = saved_settings.value(snapshot.settings, self._settings, "sticky")
             self._pool.max_errors = self._saved.cookie_max_error_count
             self._pool.adopt(snapshot)
+            self._exchange_log.until = saved_settings.debug_until(snapshot.settings, self._settings, self._began)
         return self._catalog
+
+    def recording(self, request_id: str) -> Recording | None:
+        """Where to keep what goes in and out; None unless debug mode is on."""
+        self.catalog()
+        return self._exchange_log.begin(request_id)
 
     def check_load(self) -> None:
         """Raises ApiError when nothing more may begin: too much runs already, or no time is left."""
@@ -128,7 +138,9 @@ class Gateway:
         """What this process is answering now, the longest first."""
         return sorted((Live(answer.dispatch, answer.request_id) for answer in self._live), key=lambda one: one.began)
 
-    def answer(self, call: Call, key: KeyValue | None, request_id: str, client_ip: str) -> Answer:
+    def answer(
+        self, call: Call, key: KeyValue | None, request_id: str, client_ip: str, recording: Recording | None = None
+    ) -> Answer:
         """Begin the answer to a call; nothing was sent yet.
 
         Raises ApiError: an unknown model, one that is not for this key, a limit of the key, or ``check_load``.
@@ -142,6 +154,7 @@ class Gateway:
         call.input_estimate = tokens.estimate(call.body)
         conversation = identify(call, str(key.id) if key else "") if self._sticky else None
         dispatch = Dispatch(call, resolution.targets, self._worker, self._saved, conversation)
+        dispatch.recording = recording
         began, logged = time.time(), _is_logging(self.catalog().snapshot)
 
         def closed(answer: Answer) -> None:
@@ -152,6 +165,8 @@ class Gateway:
             if grant:
                 self.limits.settle(grant, spent(answer))
             self._record(row(answer, key, began, client_ip), logged)
+            if recording is not None:
+                recording.close(facts(answer))
             for account_id, options in dispatch.lessons:
                 self._learn(account_id, options)
 
@@ -259,6 +274,13 @@ def row(answer: Answer, key: KeyValue | None, began: float, client_ip: str) -> d
         "duration_ms": meter.duration_ms,
         "trace": trace(answer),
     }
+
+
+def facts(answer: Answer) -> dict[str, Any]:
+    """What the files of debug mode do not say by themselves."""
+    call = answer.dispatch.call
+    told = {"dialect": call.dialect, "model": call.model, "stream": call.stream, "headers": dict(call.headers)}
+    return {**told, "estimate": call.input_estimate, "status": status(answer), "outcome": outcome(answer)}
 
 
 def trace(answer: Answer) -> dict[str, Any] | None:

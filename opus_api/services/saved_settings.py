@@ -4,8 +4,10 @@ A saved one wins over its environment variable, and that over the default.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -15,7 +17,7 @@ from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import Setting, UserSession
 from opus_api.services import api_keys, audit, passwords, settings, users, values
-from opus_api.services.values import FieldError
+from opus_api.services.values import FieldError, rfc3339
 from opus_api.wire.errors import Conflict, Forbidden
 
 Check = Callable[[str, Any], Any]
@@ -64,7 +66,8 @@ class Saved:
 
 
 SAVED: Mapping[str, Saved] = {
-    "debugLog": Saved(_flag, "Keep whole exchanges in files, secrets redacted.", False),
+    "debugLog": Saved(_flag, "Keep whole exchanges in files, secrets redacted.", field="debug_mode"),
+    "debugLogMinutes": Saved(_whole(1, 1440), "Minutes after which debugLog switches itself off.", 60),
     "enableRequestLog": Saved(_flag, "Keep a row for each request; counters and limits go on without.", True),
     "logRetentionDays": Saved(_whole(1, 3650), "Days that rows of the request log are kept.", 30),
     "enableIPRateLimit": Saved(_flag, "Limit requests per address; always on with ANONYMOUS_ACCESS=on.", False),
@@ -98,7 +101,11 @@ SECRETS: Mapping[str, str] = {
     "metricsToken": "Bearer token for /metrics and /ready; empty: none.",
 }
 
+# Shown, and left alone when it is sent back: when debugLog switches itself off.
+DEBUG_UNTIL = "debugLogUntil"
+
 NAMED_KEY = "default"
+MACHINE = "machine"  # changes what nobody asked it to at that moment
 
 
 def value(saved: Mapping[str, Any], configured: Settings, name: str) -> Any:
@@ -121,7 +128,29 @@ def rows() -> dict[str, Any]:
 def as_json(configured: Settings) -> dict[str, Any]:
     """All settings; secrets as null."""
     saved = rows()
-    return {name: value(saved, configured, name) for name in SAVED} | dict.fromkeys(SECRETS)
+    shown = {name: value(saved, configured, name) for name in SAVED}
+    until = settings.get(DEBUG_UNTIL) if saved.get("debugLog") else None
+    return {**shown, DEBUG_UNTIL: until and rfc3339(datetime.fromtimestamp(until, UTC)), **dict.fromkeys(SECRETS)}
+
+
+def debug_until(saved: Mapping[str, Any], configured: Settings, began: float) -> float:
+    """Until when exchanges are kept in files (Unix seconds; 0: they are not). DEBUG_MODE counts from ``began``, when
+    the process did."""
+    if not value(saved, configured, "debugLog"):
+        return 0.0
+    if "debugLog" in saved:
+        return float(saved.get(DEBUG_UNTIL, 0.0))
+    return began + 60.0 * int(value(saved, configured, "debugLogMinutes"))
+
+
+def end_debug_log() -> bool:
+    """Switch debugLog off if its time is over; whether it was."""
+    if not settings.get("debugLog") or settings.get(DEBUG_UNTIL, 0.0) > time.time():
+        return False
+    settings.put("debugLog", False)
+    audit.note(MACHINE, "debugLog", True, False)
+    db.session.commit()
+    return True
 
 
 def log_days() -> int:
@@ -135,7 +164,7 @@ def log_days() -> int:
 
 def change(data: Mapping[str, Any], caller: Person, configured: Settings, pepper: bytes) -> None:
     """Save all of ``data`` or nothing; a password needs a confirmation. Raises FieldError, Forbidden, Conflict."""
-    values.known(data, SAVED.keys() | SECRETS.keys())
+    values.known(data, {*SAVED, *SECRETS, DEBUG_UNTIL})
     checked = {name: SAVED[name].check(name, given) for name, given in data.items() if name in SAVED}
     secrets = {name: given for name, given in data.items() if name in SECRETS and given is not None}
     saves = [_secret(name, given, caller, pepper) for name, given in secrets.items()]
@@ -146,6 +175,7 @@ def change(data: Mapping[str, Any], caller: Person, configured: Settings, pepper
             settings.put(name, wanted)
         if before != wanted:
             audit.note(caller.name, name, before, wanted)
+    _set_debug_end(saved, checked, configured)
     try:
         for name, save in zip(secrets, saves, strict=True):
             save()
@@ -154,6 +184,15 @@ def change(data: Mapping[str, Any], caller: Person, configured: Settings, pepper
     except IntegrityError:
         db.session.rollback()
         raise Conflict("apiKey: this value was given to another key before; take another one.") from None
+
+
+def _set_debug_end(saved: Mapping[str, Any], checked: Mapping[str, Any], configured: Settings) -> None:
+    """Counted anew when debugLog is switched on, and when a person changes for how long."""
+    before = value(saved, configured, "debugLogMinutes")
+    minutes = checked.get("debugLogMinutes", before)
+    was_on, is_on = bool(saved.get("debugLog")), checked.get("debugLog", saved.get("debugLog"))
+    if is_on and (not was_on or minutes != before):
+        settings.put(DEBUG_UNTIL, time.time() + 60 * minutes)
 
 
 def _secret(name: str, given: Any, caller: Person, pepper: bytes) -> Callable[[], None]:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import Engine, select
 
 from opus_api.extensions import db
 from opus_api.models import Account, ProbeSeries, now
-from opus_api.services import retention, saved_settings
+from opus_api.services import exchange_log, retention, saved_settings
 from opus_api.services.accounts import Accounts
 from opus_api.upstreams import UPSTREAMS
 
@@ -25,6 +26,7 @@ class Means:
 
     engine: Engine
     accounts: Accounts
+    exchanges: Path  # what debug mode keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,14 @@ def purge_ip_rules(means: Means) -> str:
     return f"{retention.purge_ip_rules(means.engine)} blocks deleted"
 
 
+def end_debug_log(means: Means) -> str:
+    return "switched off" if saved_settings.end_debug_log() else "nothing to do"
+
+
+def purge_exchanges(means: Means) -> str:
+    return f"{exchange_log.prune(means.exchanges)} exchanges deleted"
+
+
 JOBS = (
     Job("validate_accounts", HOUR, validate_accounts),
     Job("look_at_new_accounts", MINUTE, look_at_new_accounts),
@@ -87,6 +97,8 @@ JOBS = (
     Job("purge_account_events", HOUR, purge_account_events),
     Job("purge_sessions", HOUR, purge_sessions),
     Job("purge_ip_rules", HOUR, purge_ip_rules),
+    Job("end_debug_log", MINUTE, end_debug_log),
+    Job("purge_exchanges", HOUR, purge_exchanges),
 )
 
 

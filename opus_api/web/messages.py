@@ -14,6 +14,7 @@ from opus_api.gateway import tokens
 from opus_api.gateway.gateway import Gateway, Refusal, restarting
 from opus_api.gateway.stream import Answer, ClientWatch, as_api_error
 from opus_api.services import saved_settings
+from opus_api.services.exchange_log import Recording
 from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.transport import ClientGone
 from opus_api.web import guards
@@ -106,7 +107,7 @@ def model(name: str) -> ResponseReturnValue:
 def _answer(dialect: ModuleType) -> Response:
     request_id = ids.request_id()
     address = client_ip(request, _settings())
-    model = ""
+    model, recording = "", None
     try:
         _check_address(address)
         key = _key(request)
@@ -114,19 +115,31 @@ def _answer(dialect: ModuleType) -> Response:
         return dialect_error(dialect, error, request_id)
     try:
         _gateway().check_load()  # before the body is read
-        model, call = _understood(dialect.parse, received(request, LARGEST_BODY), _headers(request))
+        recording = _gateway().recording(request_id)
+        model, call = _understood(dialect.parse, _received(recording), _headers(request))
         if isinstance(call, ApiError):
             raise call
         call.session = request.headers.get("x-claude-code-session-id", "")
-        answer = _gateway().answer(call, key, request_id, address)
+        answer = _gateway().answer(call, key, request_id, address, recording)
     except ApiError as error:
         gone = isinstance(error, BodyCut)
         if gone and _gateway().ending:  # it was us who cut it
             error, gone = restarting(), False
         _gateway().refused(Refusal(request_id, dialect.NAME, model, error, gone), key, address)
+        if recording is not None:
+            recording.client_out(dialect.status(error), (), dialect.error_body(error, request_id))
+            recording.close({"dialect": dialect.NAME, "model": model, "outcome": "refused"})
         return dialect_error(dialect, error, request_id)
     watch = ClientWatch(request.environ["gunicorn.socket"], answer.dispatch.patience) if _is_served() else None
     return _streamed(dialect, call, answer, watch) if call.stream else _whole(dialect, call, answer, watch)
+
+
+def _received(recording: Recording | None) -> bytes:
+    """The request's body. Raises ApiError."""
+    data = received(request, LARGEST_BODY)
+    if recording is not None:
+        recording.client_in(request.method, request.path, request.headers.items(), data)
+    return data
 
 
 def _is_served() -> bool:
@@ -134,23 +147,27 @@ def _is_served() -> bool:
 
 
 def _streamed(dialect: ModuleType, call: Call, answer: Answer, watch: ClientWatch | None) -> Response:
-    body = _Body(answer, watch)
+    body = _Body(answer, watch, dialect.PING)
     try:
         answer.begin()
     except Exception as error:  # noqa: BLE001 - it is looked at there
         return _failed(dialect, answer, body, error)
     headers = _answer_headers(dialect, call, answer)
     headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    if recording := answer.dispatch.recording:
+        recording.client_out(200, [*headers.items(), ("content-type", dialect.STREAM_TYPE)])
     return Response(body, 200, headers, content_type=dialect.STREAM_TYPE, direct_passthrough=True)
 
 
 def _whole(dialect: ModuleType, call: Call, answer: Answer, watch: ClientWatch | None) -> Response:
-    body = _Body(answer, watch)
+    body = _Body(answer, watch, dialect.PING)
     try:
         data = answer.whole()
     except Exception as error:  # noqa: BLE001 - as above
         return _failed(dialect, answer, body, error)
     headers = _answer_headers(dialect, call, answer)
+    if recording := answer.dispatch.recording:
+        recording.client_out(200, [*headers.items(), ("content-type", "application/json")], data)
     body.close()
     headers["content-length"] = str(len(data))
     pieces = (data[at : at + PIECE] for at in range(0, len(data), PIECE))
@@ -164,9 +181,13 @@ def _failed(dialect: ModuleType, answer: Answer, body: "_Body", error: Exception
         body.close()
         return Response(status=499)  # nobody reads it; the log says client_gone
     answer.error = as_api_error(error)
+    headers = _answer_headers(dialect, answer.dispatch.call, answer)
+    if recording := answer.dispatch.recording:
+        said = dialect.error_body(answer.error, answer.request_id)
+        recording.client_out(dialect.status(answer.error), headers.items(), said)
     body.close()
     response = dialect_error(dialect, answer.error, answer.request_id)
-    response.headers.update(_answer_headers(dialect, answer.dispatch.call, answer))
+    response.headers.update(headers)
     return response
 
 
@@ -174,12 +195,14 @@ class _Body:
     """The response's iterable. gunicorn calls ``close`` whatever happens, also when iterating never began; a
     generator's own clean-up would not run then."""
 
-    def __init__(self, answer: Answer, watch: ClientWatch | None):
+    def __init__(self, answer: Answer, watch: ClientWatch | None, ping: bytes):
         self._answer = answer
+        self._ping = ping
         self._watch = watch
 
     def __iter__(self) -> Any:
-        return iter(self._answer)
+        recording = self._answer.dispatch.recording
+        return iter(self._answer) if recording is None else recording.watched(iter(self._answer), self._ping)
 
     def close(self) -> None:
         if self._watch is not None:

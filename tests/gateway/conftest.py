@@ -25,7 +25,7 @@ class Stage:
 
     def account(self, kind: str, model: str, answer: Answer | None = None, **fields: Any) -> dict[str, Any]:
         """An account that serves this model alone; ``answer`` is what its upstream says instead of the usual."""
-        key = unique("sk-up")
+        key = fields.pop("key", "") or unique("sk-up")
         if answer is not None:
             self.upstream.answers[key] = answer
         settled = {"base_url": self.upstream.url + BASE[kind], "key": key, "models": [model], **fields}

@@ -13,14 +13,14 @@ from flask.testing import FlaskClient, FlaskCliRunner
 
 from opus_api.extensions import db
 from opus_api.models import Account, RequestLog, User, UserSession, now
-from opus_api.services import retention, settings, upkeep
+from opus_api.services import exchange_log, retention, settings, upkeep
 from opus_api.services.upkeep import Means
 from tests.conftest import Provider
 
 
 @pytest.fixture
 def means(app: Flask) -> Means:
-    return Means(db.engine, app.extensions["accounts"])
+    return Means(db.engine, app.extensions["accounts"], exchange_log.root(app.extensions["settings"]))
 
 
 def account(provider: Provider, **more: Any) -> Account:

@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,16 +117,16 @@ def test_who_is_signed_in_gets_in_to_unblock(client: FlaskClient, api: FlaskClie
     assert client.get("/v1/models").status_code == 401
 
 
-def test_a_block_ends_by_itself(app: Flask, client: FlaskClient, api: FlaskClient) -> None:
+def test_a_block_ends_by_itself(app: Flask, client: FlaskClient, api: FlaskClient, tmp_path: Path) -> None:
     block(api, ip="192.0.2.9", expires_in=1)
     assert status(client, "192.0.2.9") == 403
     time.sleep(1.1)
     assert status(client, "192.0.2.9") == 401
     assert api.get("/v2/ips/blocked").json["total"] == 0  # type: ignore[index]
-    assert purge_ip_rules(Means(db.engine, app.extensions["accounts"])) == "1 blocks deleted"
+    assert purge_ip_rules(Means(db.engine, app.extensions["accounts"], tmp_path)) == "1 blocks deleted"
     db.session.add(IpRule(cidr="192.0.2.9/32", reason="", expires_at=now() + timedelta(hours=1)))
     db.session.commit()
-    assert purge_ip_rules(Means(db.engine, app.extensions["accounts"])) == "0 blocks deleted"
+    assert purge_ip_rules(Means(db.engine, app.extensions["accounts"], tmp_path)) == "0 blocks deleted"
 
 
 @pytest.mark.parametrize(

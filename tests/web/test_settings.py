@@ -1,5 +1,7 @@
 """Settings over the JSON API: typed, all or nothing, recorded, effective at once."""
 
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -7,7 +9,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from opus_api import crypto
-from opus_api.services import users
+from opus_api.config import Settings
+from opus_api.services import exchange_log, saved_settings, users
+from opus_api.services.exchange_log import Recording
 from tests.conftest import PASSWORD
 
 DOCUMENTED = {
@@ -85,6 +89,43 @@ def test_each_change_is_recorded_with_who_when_before_and_after(api: FlaskClient
         {"who": "admin", "what": "debugLog", "before": True, "after": False},
         {"who": "admin", "what": "debugLog", "before": False, "after": True},
     ]
+
+
+def test_debug_mode_ends_by_itself_and_says_when(app: Flask, api: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends() -> float:
+        """From now on, in minutes."""
+        return (datetime.fromisoformat(shown(api)["debugLogUntil"]).timestamp() - time.time()) / 60
+
+    def is_on(after_minutes: float) -> bool:
+        app.extensions["gateway"].catalog()
+        monkeypatch.setattr(exchange_log.time, "time", lambda: now + 60 * after_minutes)
+        try:
+            recording: Recording | None = app.extensions["gateway"].recording("req_1")
+        finally:
+            monkeypatch.undo()
+        return recording is not None
+
+    now = time.time()
+    assert (shown(api)["debugLogUntil"], is_on(0)) == (None, False)
+    api.put("/v2/settings", json={"debugLog": True})
+    assert 58 < ends() <= 60
+    api.put("/v2/settings", json={"debugLogMinutes": 10})
+    assert 8 < ends() <= 10
+    assert api.put("/v2/settings", json=shown(api)).status_code == 200  # what was read begins nothing anew
+    assert (is_on(9), is_on(11)) == (True, False)
+    assert saved_settings.end_debug_log() is False
+    monkeypatch.setattr(saved_settings.time, "time", lambda: now + 660)
+    assert saved_settings.end_debug_log() is True
+    assert (shown(api)["debugLog"], shown(api)["debugLogUntil"]) == (False, None)
+    [change, *_] = api.get("/v2/changes").json["data"]  # type: ignore[index]
+    assert (change["who"], change["what"], change["after"]) == ("machine", "debugLog", False)
+
+
+def test_the_environment_switches_debug_mode_on_for_a_while_too() -> None:
+    on = Settings(debug_mode=True)
+    assert saved_settings.debug_until({}, on, 1000.0) == 1000.0 + 3600
+    assert saved_settings.debug_until({"debugLogMinutes": 1}, on, 1000.0) == 1060.0
+    assert saved_settings.debug_until({"debugLog": False}, on, 1000.0) == 0.0
 
 
 def test_the_api_key_is_the_one_named_default(app: Flask, api: FlaskClient) -> None:
