@@ -100,12 +100,18 @@ $(DEV): requirements-dev.txt $(RUNTIME)
 
 # Debian's own chromium where apt may be used, else the one Playwright brings (Ubuntu's package is a snap, which
 # containers cannot run). Tests take $CHROMIUM, /usr/bin/chromium, `chromium` on the path, else Playwright's.
-browser: $(DEV)
+browser: $(DEV) $(VENV)/axe/.ready
 	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && . /etc/os-release && [ "$$ID" = debian ] && \
 	  echo "Installing chromium ..." && apt-get -qq update >/dev/null && \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; } || \
 	$(BIN)/playwright install $$([ "$$(id -u)" != 0 ] || echo --with-deps) chromium
+
+$(VENV)/axe/.ready: tests/browser/package-lock.json $(GENERATIONS)/node/.ready
+	@echo "Installing axe-core for tests ..."
+	@mkdir -p $(@D) && cp tests/browser/package*.json $(@D)
+	@cd $(@D) && $(NPM) ci
+	@touch $@
 
 # SDKs beside the newest ones of .venv, each in a folder of its own, and the Node that the Node ones run on.
 generations: $(DEV)

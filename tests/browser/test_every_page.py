@@ -1,0 +1,120 @@
+"""Every page of the console in a real browser: two languages, light and dark, phone and desk, with and without script.
+
+Which pages there are, the routes say: a new one is walked through without anybody remembering it.
+"""
+
+import json
+import re
+import urllib.request
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from opus_api import config, create_app
+from tests.browser.conftest import GOOD_KEY, PASSWORD, ROOT, Upstream
+
+Open = Callable[..., Page]
+
+AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+AUDIT = """async () => (await axe.run(document, {
+  runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
+})).violations.filter((found) => ["serious", "critical"].includes(found.impact))
+  .map((found) => `${found.id}: ${found.nodes.map((node) => node.target.join(" ")).slice(0, 3).join(", ")}`)"""
+TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
+LONG = "A name that is as long as names may be and has no end in sight"
+# What is no page: files, JSON, what only leads elsewhere, and what a running sign-in at AWS alone can show.
+NO_PAGE = re.compile(r"/(static/.*|v1.*|v2.*|api/.*|health|healthz|ready|metrics|openapi\.json|models.*|)$")
+LEADS_ELSEWHERE = {"/index.html", "/logout"}
+ELSEWHERE_SHOWN = {"/cookies/sign-in/<flow_id>"}
+MORE = ["/cookies/new?provider=openai", "/cookies/new?provider=amazonq"]
+OPEN = {"/login", "/my"}
+
+
+@pytest.fixture(scope="module")
+def rules(migrated: Path) -> list[str]:
+    """The console's pages, as routes."""
+    app = create_app(config.load(migrated, {"DATA_DIR": str(migrated)}))
+    found = {rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}
+    return sorted(rule for rule in found if not NO_PAGE.match(rule) and rule not in LEADS_ELSEWHERE | ELSEWHERE_SHOWN)
+
+
+@pytest.fixture(scope="module")
+def samples(service: str, upstream: Upstream) -> dict[str, Any]:
+    """Something for each page to show; a parameter of a route -> its value."""
+    call = caller(service)
+    token = call("POST", "/api/auth/login", {"username": "admin", "password": PASSWORD})["token"]
+    call = caller(service, token)
+    account = call(
+        "POST", "/api/cookies", {"provider": "openai", "name": LONG, "api_key": GOOD_KEY, "base_url": upstream.url}
+    )
+    call("POST", "/api/cookies", {"provider": "morph", "name": "<b>bold</b>", "api_key": "sk-" + "0" * 40})
+    key = call("POST", "/api/keys", {"name": LONG, "limits": {"rpm": 60, "monthly_tokens": 1_000_000}})
+    asked = urllib.request.Request(
+        f"{service}/v1/messages",
+        json.dumps({"model": "practice/x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}).encode(),
+        {"x-api-key": key["key"], "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(asked) as answer:
+        request_id = answer.headers["request-id"]
+    call("POST", "/v2/ips/block", {"cidr": "2001:db8::/32", "reason": "asked too much"})
+    return {"account_id": account["id"], "key_id": key["id"], "request_id": request_id}
+
+
+def caller(url: str, token: str = "") -> Callable[..., Any]:
+    def call(method: str, path: str, body: object = None) -> Any:
+        headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+        request = urllib.request.Request(url + path, json.dumps(body).encode(), headers, method=method)
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read() or b"null")
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def pages(rules: list[str], samples: dict[str, Any]) -> list[str]:
+    """Their addresses. KeyError: a route has a parameter that ``samples`` does not know yet."""
+    return [re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(samples[found[1]]), rule) for rule in rules] + MORE
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_every_page_fits_and_nobody_complains(
+    open_page: Open, session: str, pages: list[str], locale: str, script: bool
+) -> None:
+    for person in (session, None):
+        page = open_page(person, script=script, locale=locale)
+        for path in pages if person else sorted(OPEN & set(pages)):
+            answer = page.goto(path)
+            assert answer is not None
+            assert answer.status == 200, path
+            assert page.locator("h1").count() == 1, path
+            for width, scheme in product((360, 1440), ("light", "dark")):
+                page.set_viewport_size({"width": width, "height": 800})
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                assert not page.evaluate(TOO_WIDE), (path, width)
+
+
+def test_whoever_is_not_signed_in_is_led_to_the_sign_in(open_page: Open, pages: list[str]) -> None:
+    page = open_page()
+    for path in set(pages) - OPEN:
+        page.goto(path)
+        assert re.search("/login", page.url), path
+
+
+@pytest.mark.parametrize("width, scheme", [(360, "dark"), (1440, "light")])
+def test_axe_finds_nothing_serious_on_any_page(
+    open_page: Open, session: str, pages: list[str], width: int, scheme: str
+) -> None:
+    page = open_page(session, color_scheme=scheme, viewport={"width": width, "height": 800})
+    found = {}
+    for path in pages:
+        page.goto(path)
+        for fold in page.locator("details:not(.menu) > summary").all():
+            fold.click()
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        found[path] = page.evaluate(AUDIT)
+    assert {path: complaints for path, complaints in found.items() if complaints} == {}
