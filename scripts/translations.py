@@ -26,7 +26,8 @@ WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 METHODS = [
     ("opus_api/web/*_pages.py", "python"),
     ("opus_api/web/console.py", "python"),
-    ("opus_api/web/*forms.py", "python"),
+    ("opus_api/web/forms.py", "python"),
+    ("opus_api/web/*_forms.py", "python"),
     ("opus_api/services/**.py", "python"),
     ("templates/**.html", "jinja2"),
 ]
