@@ -185,6 +185,15 @@ def test_a_connection_is_not_used_again_after_a_failure(asker: Asker, upstream: 
     assert ask(asker, upstream, Reply(body=EVENTS)).body == WHOLE
 
 
+@pytest.mark.parametrize("status", [103, 204, 304])
+def test_what_follows_an_answer_without_a_body_is_not_the_next_answer(
+    asker: Asker, upstream: Upstream, status: int
+) -> None:
+    head = f"HTTP/1.1 {status} Told\r\n\r\n".encode()
+    assert ask(asker, upstream, Reply(body=b"of the first", before=[head, 0.1])).status == status
+    assert ask(asker, upstream, Reply(body=[0.2, *EVENTS])).body == WHOLE
+
+
 def test_a_connection_that_was_closed_while_it_was_kept_is_replaced(asker: Asker, upstream: Upstream) -> None:
     for _ in range(3):
         assert ask(asker, upstream, Reply(body=EVENTS)).body == WHOLE

@@ -23,6 +23,8 @@ from opus_api.wire.http import Dechunker, FramingError, HttpRequest
 READ_SIZE = 16_384  # what a waiting stream pins in memory
 FIRST_READ_SIZE = 65_536  # at least http.client's buffer, so that one read empties it
 LARGEST_REFUSAL = 64 * 1024
+# Statuses without a body. What follows nevertheless (after 103 the real answer) must not be the next request's answer.
+BODILESS = (*range(100, 200), 204, 205, 304)
 LAST_BYTES_WAIT = 1.0  # seconds an upstream gets to end a body whose last event has come
 
 
@@ -100,6 +102,8 @@ class Exchange:
 
     def chunks(self) -> Iterator[bytes]:
         """What each read of the socket brought; b"" when time passed. Raises Failure, ClientGone."""
+        if self.status in BODILESS:
+            return  # unread, so that the connection is not used again
         dechunker = Dechunker() if self._is_plainly_chunked() else None
         read = self._socket_reader() if dechunker else self._plain_reader()
         size = FIRST_READ_SIZE

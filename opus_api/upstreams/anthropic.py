@@ -116,15 +116,17 @@ def _encoded(events: list[Event]) -> bytes:
     return b"".join([sse.encode(event["type"], bodies.written(event)) for event in events])
 
 
+AFTER_START = ("content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop")
+
+
 class EventReader:
     """Reads Anthropic events along: all until the first content, then only what may hold usage, an error, the end."""
 
-    NOTABLE = re.compile(rb'"usage"|"error"|message_stop')
+    NOTABLE = re.compile(rb'"usage"|"error"|message_(?:delta|stop)')
 
     def __init__(self, credentials: Credentials):
         self._credentials = credentials
-        self._content = False
-        self._ended = False
+        self._began = self._content = self._told_why = self._ended = False
 
     def wants(self, data: bytes) -> bool:
         return not self._content or bool(self.NOTABLE.search(data)) or bodies.looks_broken(data)
@@ -136,13 +138,24 @@ class EventReader:
             kind = checked(event)["type"]
         except EventError as error:
             raise failure_in(event, self._credentials) or broken(f"upstream sent a {error}") from None
-        if kind == "message_stop":
-            self._ended = True
-        elif kind == "error":
+        if kind == "error":
             raise failure_in(event, self._credentials) or broken("upstream sent an error")
-        elif not self._content and kind.startswith("content_block"):
-            self._content = True
+        self._note(kind)
         return event  # type: ignore[no-any-return] # checked
+
+    def _note(self, kind: str) -> None:
+        if kind == "message_start":
+            self._began = True
+        elif not self._began and kind in AFTER_START:
+            raise broken(f"upstream sent {kind} before message_start")
+        elif kind == "message_delta":
+            self._told_why = True
+        elif kind == "message_stop":
+            if not self._told_why:
+                raise broken(bodies.EARLY)
+            self._ended = True
+        elif kind.startswith("content_block"):
+            self._content = True
 
     def message(self, data: bytes) -> dict[str, Any]:
         """The whole answer, where no stream came. Raises Failure."""

@@ -32,9 +32,10 @@ class ChatReader:
     def read(self, name: bytes, data: bytes, facts: list[Event]) -> bool:
         """False when the client must not see this event: the usage chunk that only we asked for. Raises Failure."""
         if data.startswith(sse.DONE):
+            if not self.said_all:  # clients would take what they have for the whole answer
+                raise broken(bodies.EARLY)
             self._done = True
-            if self.said_all:
-                facts.append({"type": "message_stop"})
+            facts.append({"type": "message_stop"})
             return True
         chunk = bodies.parsed(data)
         self._note(chunk, facts)

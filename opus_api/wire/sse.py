@@ -76,15 +76,17 @@ class Decoder:
 
 
 def parse(piece: bytes) -> SseEvent | None:
-    """One event without its blank line; None when it carries no data (comments, retry, id)."""
+    """One event without its blank line; None when it carries no data (comments, retry, id) or only empty data, which
+    the standard does not dispatch either."""
     line_end = piece.find(b"\n")
     if line_end < 0:
         if piece.startswith(b"data: "):
-            return b"", piece[6:]
+            return (b"", piece[6:]) if len(piece) > 6 else None
     elif (
         piece.startswith(b"event: ")
         and piece.startswith(b"data: ", line_end + 1)
         and piece.find(b"\n", line_end + 1) < 0
+        and len(piece) > line_end + 7
     ):
         return piece[7:line_end], piece[line_end + 7 :]
     name, lines = b"", []
@@ -94,7 +96,8 @@ def parse(piece: bytes) -> SseEvent | None:
             lines.append(value.removeprefix(b" "))
         elif field == b"event":
             name = value.removeprefix(b" ")
-    return (name, b"\n".join(lines)) if lines else None
+    data = b"\n".join(lines)
+    return (name, data) if data else None
 
 
 def _is_whole(data: bytes) -> bool:

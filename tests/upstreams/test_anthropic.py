@@ -94,6 +94,7 @@ def test_a_spent_credit_comes_as_a_400() -> None:
         (b"[]", "upstream sent a malformed event"),
         (b"{}", "upstream sent a malformed event"),
         (b'{"type":"content_block_delta"}', "upstream sent a malformed event"),
+        (b'{"type":"message_stop"}', "upstream sent message_stop before message_start"),
         (b'{"type":"error"}', "error"),
         (b'{"type":"error","error":7}', "unknown error"),
         (b'{"error":{"message":"boom"}}', "boom"),
@@ -109,9 +110,10 @@ def test_an_event_that_is_none_is_a_failure(data: bytes, problem: str) -> None:
 def test_after_the_first_content_only_bytes_of_note_are_read() -> None:
     reader = EventReader(EXCHANGE.credentials)
     assert reader.wants(b"anything")
+    reader.event(b'{"type":"message_start","message":{}}')
     reader.event(b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}')
     assert not reader.wants(b'data: {"text":"\\"usage\\" \\"error\\""}')
-    for note in (b'"usage":{', b'"error"', b"event: message_stop"):
+    for note in (b'"usage":{', b'"error"', b"event: message_delta", b"event: message_stop"):
         assert reader.wants(note)
 
 
