@@ -61,6 +61,7 @@ def _services(app: Flask, settings: Settings) -> None:
     from opus_api.gateway.gateway import Gateway
     from opus_api.services import exchange_log
     from opus_api.services.accounts import Accounts
+    from opus_api.services.contacts import Contacts
     from opus_api.services.exchange_log import ExchangeLog
     from opus_api.services.login_throttle import LoginThrottle
     from opus_api.services.oidc import Tokens
@@ -86,6 +87,7 @@ def _services(app: Flask, settings: Settings) -> None:
     app.extensions["gateway"] = Gateway(
         settings, snapshots, recorder, transport, accounts.learn, state, tokens.renew, exchanges
     )
+    app.extensions["contacts"] = Contacts(state)
     app.extensions["login_throttle"] = LoginThrottle(state)
 
 

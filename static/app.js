@@ -94,48 +94,24 @@
     enhance(main);
   };
 
-  // Validate all: one account at a time, four side by side, so that the page can show how far it is.
-  document.addEventListener("submit", async (event) => {
-    const form = event.target.closest("[data-validate-all]");
-    if (!form || !event.submitter) return;
-    event.preventDefault();
-    busy(event.submitter);
-    const ids = form.dataset.validateAll.split(",");
-    const token = form.elements.csrf_token.value;
-    const bar = document.createElement("progress"), note = document.createElement("div"), count = document.createElement("output");
-    note.className = "progress";
-    note.append(count, bar);
-    form.closest(".head").after(note);
-    bar.max = ids.length;
-    let done = 0, valid = 0;
-    const tell = () => {
-      bar.value = done;
-      bar.setAttribute("aria-label", form.dataset.progress);
-      count.textContent = `${form.dataset.progress} ${done} / ${ids.length}`;
-    };
-    tell();
-    const work = async () => {
-      for (let id = ids.shift(); id; id = ids.shift()) {
-        const badge = document.querySelector(`#account-${id} .badge`);
-        if (badge) badge.classList.add("working");
-        try {
-          const answer = await fetch(form.dataset.one.replace("/0/", `/${id}/`), { method: "POST", headers: { "X-CSRF-Token": token } });
-          const found = await answer.json();
-          if (found.is_valid) valid += 1;
-          if (badge && found.state) badge.className = `badge ${found.state}`;
-        } catch { if (badge) badge.classList.remove("working"); }
-        done += 1;
-        tell();
-      }
-    };
-    await Promise.all([work(), work(), work(), work()]);
-    await refresh();
-    const result = document.createElement("div");
-    result.className = "notice";
-    result.setAttribute("role", "status");
-    result.textContent = form.dataset.result.replace("{valid}", valid).replace("{total}", bar.max);
-    document.querySelector("main").prepend(result);
-  }, true);
+  // What changes by itself is asked for again until it says that it is done, or is gone; then all has changed.
+  const watch = async (box) => {
+    for (let failed = 0; box.dataset.watch && failed < 30;) {
+      await new Promise((done) => setTimeout(done, 1500));
+      if (document.hidden) continue;
+      try {
+        const answer = await fetch(box.dataset.watch);
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(box.id);
+        if (!answer.ok) throw new Error(answer.status);
+        if (!fresh) return refresh();
+        if (fresh.innerHTML !== box.innerHTML) box.replaceChildren(...fresh.childNodes);
+        enhance(box);
+        box.dataset.watch = fresh.dataset.watch || "";
+        failed = 0;
+      } catch { failed += 1; }
+    }
+  };
+  all("[data-watch]").forEach(watch);
 
   enhance(document);
 })();

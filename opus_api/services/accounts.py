@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 LEARN_LIMIT = 2.0  # seconds that the end of a request may wait for the database
 AT_ONCE = 5  # validations that run at the same time
 LOOK_SECONDS = 10.0
+
+
+Tell = Callable[[Mapping[str, Any]], None]
 
 
 class Accounts:
@@ -154,14 +157,21 @@ class Accounts:
         db.session.rollback()  # the connection goes back while we wait for the provider
         return self._apply(validation.ask(self._transport, self._tokens, asked, deadline))
 
-    def validate_all(self, accounts: Sequence[Account] | None = None) -> dict[str, Any]:
-        """Ask about all (or these) accounts, five at once: ``{"total","valid","invalid","results"}``."""
+    def validate_all(self, accounts: Sequence[Account] | None = None, tell: Tell | None = None) -> dict[str, Any]:
+        """Ask about all (or these) accounts, five at once: ``{"total","valid","invalid","results"}``; ``tell`` hears
+        of each result as it comes."""
         chosen = self.all() if accounts is None else accounts
         questions = [validation.question(account) for account in chosen if account.provider in UPSTREAMS]
         db.session.rollback()
         # Only the waiting is done side by side; the session belongs to this greenlet.
         answers = Pool(AT_ONCE).imap(lambda asked: validation.ask(self._transport, self._tokens, asked), questions)
-        results = [self._apply(answer) for answer in answers if db.session.get(Account, answer.asked.account_id)]
+        results = []
+        for answer in answers:
+            if db.session.get(Account, answer.asked.account_id) is None:
+                continue  # deleted while we waited
+            results.append(self._apply(answer))
+            if tell:
+                tell(results[-1])
         valid = sum(result["is_valid"] for result in results)
         return {"total": len(results), "valid": valid, "invalid": len(results) - valid, "results": results}
 

@@ -20,7 +20,8 @@ from opus_api.models import Account, ApiKey, IpRule, ModelRule, Setting
 INSTALLATION = "installation"
 VERSION = "version"
 REAL_ACCOUNT_SEEN = "real_account_seen"
-OWN_ROWS = {INSTALLATION, VERSION, REAL_ACCOUNT_SEEN}  # not a person's settings
+VALIDATION_RUN = "validation_run"
+OWN_ROWS = {INSTALLATION, VERSION, REAL_ACCOUNT_SEEN, VALIDATION_RUN}  # not a person's settings
 
 
 @dataclass(frozen=True, slots=True)

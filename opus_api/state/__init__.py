@@ -13,6 +13,9 @@ from opus_api.state.rotation import Candidate
 from opus_api.state.standing import Fleet
 from opus_api.wire.errors import ApiError
 
+NOTES = 200
+NOTES_KEPT = 3600  # seconds
+
 
 class StateUnavailable(ApiError):
     """Redis has been away for too long to go on with what this worker knew last."""
@@ -143,6 +146,14 @@ class State(Protocol):
     def strikes(self, name: str, now: float) -> Strikes: ...
 
     def forgive(self, name: str) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Keep a line for a while: of all that were noted the last NOTES, no longer than NOTES_KEPT after the last."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """The newest first."""
+        ...
 
     def health(self) -> Health: ...
 

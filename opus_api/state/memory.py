@@ -1,10 +1,10 @@
 """The engine of the one worker: plain values in its memory. Nothing here waits, so each method is one step."""
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from opus_api.state import Candidate, Charge, Fleet, Health, Held, Refused, Strikes, clock, rotation
+from opus_api.state import NOTES, NOTES_KEPT, Candidate, Charge, Fleet, Health, Held, Refused, Strikes, clock, rotation
 from opus_api.state.standing import gates
 from opus_api.state.windows import Window
 
@@ -26,6 +26,8 @@ class MemoryState:
         self._bindings: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._windows: OrderedDict[str, Window] = OrderedDict()
         self._strikes: OrderedDict[str, Strikes] = OrderedDict()
+        self._notes: deque[str] = deque(maxlen=NOTES)
+        self._noted = 0.0
 
     # ---- accounts
 
@@ -118,6 +120,15 @@ class MemoryState:
 
     def forgive(self, name: str) -> None:
         self._strikes.pop(name, None)
+
+    # ---- notes
+
+    def note(self, text: str) -> None:
+        self._notes.appendleft(text)
+        self._noted = self._clock()
+
+    def notes(self) -> Sequence[str]:
+        return list(self._notes) if self._noted > self._clock() - NOTES_KEPT else []
 
     # ---- as the last view of another engine
 

@@ -18,7 +18,19 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from opus_api.state import Candidate, Charge, Fleet, Health, Held, Refused, StateUnavailable, Strikes, clock
+from opus_api.state import (
+    NOTES,
+    NOTES_KEPT,
+    Candidate,
+    Charge,
+    Fleet,
+    Health,
+    Held,
+    Refused,
+    StateUnavailable,
+    Strikes,
+    clock,
+)
 from opus_api.state.memory import FORGET_AFTER, MOST, MemoryState
 from opus_api.state.rotation import STRATEGIES
 from opus_api.state.standing import SLOW_START, SLOW_START_FULL, merged
@@ -198,6 +210,19 @@ class RedisState:
     def forgive(self, name: str) -> None:
         self._own.forgive(name)
         self._ask(lambda: self._redis.delete(f"{PREFIX}strikes:{name}"), lambda: None)
+
+    # ---- notes
+
+    def note(self, text: str) -> None:
+        def shared() -> None:
+            name = f"{PREFIX}notes"
+            with self._redis.pipeline() as pipe:
+                pipe.lpush(name, text).ltrim(name, 0, NOTES - 1).expire(name, NOTES_KEPT).execute()
+
+        self._ask(shared, lambda: self._own.note(text))
+
+    def notes(self) -> Sequence[str]:
+        return self._ask(lambda: list(self._redis.lrange(f"{PREFIX}notes", 0, -1)), self._own.notes)
 
     # ---- the engine
 

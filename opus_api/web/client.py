@@ -1,13 +1,16 @@
 """Who is calling, when proxies stand in between: only what a trusted proxy says about it counts."""
 
 import ipaddress
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from flask import Request
 
 from opus_api.config import Network, Settings
+
+HOST = re.compile(r"[\w.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?", re.ASCII)
 
 
 def client_ip(request: Request, settings: Settings) -> str:
@@ -26,19 +29,38 @@ def client_ip(request: Request, settings: Settings) -> str:
     return peer
 
 
+def bearer(request: Request) -> str:
+    """The token of ``Authorization: Bearer``, "" when there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def presented_keys(request: Request) -> list[str]:
+    """What the caller shows as its API key, in the order in which it is looked at."""
+    return [key for key in (request.headers.get("x-api-key"), bearer(request)) if key]
+
+
 class TrustedProxies:
-    """Takes ``https`` from X-Forwarded-Proto when a trusted proxy says so; a stranger's header is no evidence."""
+    """Takes ``https`` from X-Forwarded-Proto and the address that was typed from X-Forwarded-Host when a trusted proxy
+    says so; a stranger's header is no evidence."""
 
     def __init__(self, app: Any, networks: tuple[Network, ...]):
         self._app = app
         self._networks = networks
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        said = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
-        if said in ("http", "https") and _trusted(environ.get("REMOTE_ADDR") or "", self._networks):
-            environ["wsgi.url_scheme"] = said
+        if _trusted(environ.get("REMOTE_ADDR") or "", self._networks):
+            if (said := _last(environ, "HTTP_X_FORWARDED_PROTO").lower()) in ("http", "https"):
+                environ["wsgi.url_scheme"] = said
+            if HOST.fullmatch(host := _last(environ, "HTTP_X_FORWARDED_HOST")):
+                environ["HTTP_HOST"] = host
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
+
+
+def _last(environ: Mapping[str, Any], name: str) -> str:
+    """What the nearest proxy added."""
+    return str(environ.get(name, "")).rpartition(",")[2].strip()
 
 
 @lru_cache(maxsize=4096)

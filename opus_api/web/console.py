@@ -62,6 +62,7 @@ NAVIGATION = (
     Page("dashboard_pages.index", _l("Dashboard"), "dashboard"),
     Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages",)),
     Page("keys_pages.index", _l("Keys"), "keys"),
+    Page("connect_pages.index", _l("Connect"), "connect"),
 )
 
 
@@ -270,10 +271,18 @@ def language() -> Response:
 
 def register(app: Flask) -> None:
     """Adds every page blueprint and what their templates use."""
-    from opus_api.web import auth_pages, cookies_pages, dashboard_pages, keys_pages, sign_in_pages
+    from opus_api.web import (
+        auth_pages,
+        connect_pages,
+        cookies_pages,
+        dashboard_pages,
+        keys_pages,
+        sign_in_pages,
+    )
 
     languages.register(app)
-    for pages in (bp, auth_pages.bp, cookies_pages.bp, dashboard_pages.bp, keys_pages.bp, sign_in_pages.bp):
+    pages_modules = (auth_pages, connect_pages, cookies_pages, dashboard_pages, keys_pages, sign_in_pages)
+    for pages in (bp, *(module.bp for module in pages_modules)):
         app.register_blueprint(pages)
     # For the whole app, so that error_page works where no route matched; costs nothing where no template is rendered.
     app.context_processor(_template_names)

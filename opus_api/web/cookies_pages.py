@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flask import abort, current_app, flash, redirect, render_template, request, url_for
+import gevent
+from flask import Flask, abort, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from flask_login import current_user
@@ -14,7 +15,7 @@ from werkzeug.wrappers import Response
 
 from opus_api.extensions import db
 from opus_api.models import Account, now
-from opus_api.services import account_fields, settings
+from opus_api.services import account_fields, settings, validation_run
 from opus_api.services import accounts as service
 from opus_api.services.values import moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
@@ -28,6 +29,7 @@ bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
 PER_PAGE = 12
+ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
 
@@ -110,11 +112,11 @@ def index() -> str:
     return render_template(
         "cookies/index.html",
         rows=rows[(page - 1) * PER_PAGE : page * PER_PAGE],
-        ids=[account.id for account in found],
         summary=summary_of(rows),
         rotation=RotationForm(rotation_strategy=_rotation_strategy()),
         page=page,
         pages=pages,
+        run=validation_run.current(),
     )
 
 
@@ -290,12 +292,16 @@ def _kind(is_valid: bool, answered: bool) -> str:
 
 @bp.post("/cookies/validate")
 def validate_all() -> Response:
-    """Asks about every account, five at once; the script of the page does it one by one and shows how far it is."""
-    found = accounts().validate_all()
-    kind = "error" if found["invalid"] else "success"
-    said = gettext("{valid} of {total} accounts are valid.").format(valid=found["valid"], total=found["total"])
-    flash(said, kind)
+    """Asks about every account, five at once, and leads to the page that shows how far it is."""
+    if validation_run.begin(len(accounts().all())):
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined] # the greenlet outlives the request
+        gevent.spawn(_validate_all, app).join(ENOUGH_FOR_A_FEW)
     return redirect(url_for(".index"))
+
+
+def _validate_all(app: Flask) -> None:
+    with app.app_context():
+        validation_run.run(accounts())
 
 
 @bp.post("/cookies/<int:account_id>/state")

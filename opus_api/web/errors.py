@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from opus_api.dialects import anthropic, openai
+from opus_api.web import contacts
 from opus_api.web.console import error_page
 from opus_api.wire import ids, jsons
 from opus_api.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, Unavailable
@@ -89,6 +90,7 @@ def raw_refusal(error: ApiError, path: str, headers: Container[str]) -> bytes:
 
 
 def dialect_error(dialect: ModuleType, error: ApiError, request_id: str) -> Response:
+    contacts.note(error, request_id)
     headers = {**identity(dialect, request_id), **error.headers}
     body = dialect.error_body(error, request_id)
     response = Response(body, dialect.status(error), headers, content_type="application/json")

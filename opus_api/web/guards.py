@@ -10,11 +10,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from opus_api import crypto
 from opus_api.config import Settings
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
-from opus_api.web.client import client_ip
+from opus_api.web.client import bearer, client_ip, presented_keys
 from opus_api.web.signed_in import is_signed_in
 from opus_api.wire.errors import Forbidden, Unauthorized, Unavailable
 
 AWAY = "The database cannot be reached; try again."
+FOREIGN = ("X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-Ip", "Via", "Origin")
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 OPEN_TO_ALL = ("/health", "/healthz", "/static/")  # platforms ask for them, pages need them
@@ -42,7 +43,7 @@ def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyVa
         snapshot = snapshots.current()
     except SQLAlchemyError:
         raise Unavailable(AWAY) from None
-    presented = [key for key in (request.headers.get("x-api-key"), _bearer(request)) if key]
+    presented = presented_keys(request)
     for key in presented:
         if found := _find(snapshot, key):
             return found
@@ -51,11 +52,6 @@ def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyVa
     if presented and snapshots.is_stale:
         raise Unavailable(AWAY)
     raise Unauthorized("invalid x-api-key" if presented else "x-api-key header is required")
-
-
-def _bearer(request: Request) -> str | None:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _find(snapshot: Snapshot, key: str) -> KeyValue | None:
@@ -78,14 +74,14 @@ def shows_metrics_token(request: Request, snapshots: Snapshots) -> bool:
         expected = snapshots.current().settings.get("metricsToken")
     except SQLAlchemyError:
         return False
-    shown = crypto.token_hash(_bearer(request) or "")  # as it is stored
+    shown = crypto.token_hash(bearer(request))  # as it is stored
     return bool(expected) and hmac.compare_digest(shown.encode(), str(expected).encode())
 
 
 def is_local(request: Request) -> bool:
     """Whether it comes from this machine, without a sign of a proxy or of another site's page."""
     headers = request.headers
-    if any(name in headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "Origin")):
+    if any(name in headers for name in FOREIGN):
         return False
     host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
     return _is_loopback(request.environ.get("REMOTE_ADDR") or "") and host in LOCAL_HOSTS

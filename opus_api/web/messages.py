@@ -17,7 +17,7 @@ from opus_api.services import saved_settings
 from opus_api.services.exchange_log import Recording
 from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.transport import ClientGone
-from opus_api.web import guards
+from opus_api.web import contacts, guards
 from opus_api.web.bodies import BodyCut, received
 from opus_api.web.client import client_ip
 from opus_api.web.errors import dialect_error, dialect_of, identity
@@ -76,6 +76,7 @@ def count_tokens() -> ResponseReturnValue:
         count = gevent.get_hub().threadpool.apply(tokens.count, (call.body,))
     except ApiError as error:
         return dialect_error(anthropic, error, request_id)
+    contacts.note()
     return _json({"input_tokens": count}, identity(anthropic, request_id))
 
 
@@ -88,6 +89,7 @@ def models() -> ResponseReturnValue:
     names = catalog.names(key.models if key else None)
     entries = [catalog.model_info(name, target) for name, target in names.items()]
     page = _page(entries, request)
+    contacts.note()
     return _json({"object": "list", **page}, identity(dialect, ids.request_id()))
 
 
@@ -98,6 +100,7 @@ def model(name: str) -> ResponseReturnValue:
     key = _key(request)
     name = name.removesuffix("/")
     found = _gateway().resolve(name, key).targets[0]
+    contacts.note()
     return _json(_gateway().catalog().model_info(name, found), identity(dialect, ids.request_id()))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opus_api.state import Charge, Held, State
+from opus_api.state import NOTES, Charge, Held, State
 from opus_api.state.memory import MemoryState
 from opus_api.state.rotation import STRATEGIES, Candidate
 from opus_api.state.standing import Breaker, Fleet, Standing
@@ -299,3 +299,12 @@ def test_names_with_strikes_are_bounded(monkeypatch: pytest.MonkeyPatch, clock: 
 def test_the_engine_is_well(state: State) -> None:
     state.fleet()
     assert state.health().away == 0
+
+
+# ---- notes
+
+
+def test_the_last_notes_are_kept_for_an_hour_the_newest_first(state: State, clock: Clock) -> None:
+    for number in range(NOTES + 5):
+        state.note(str(number))
+    assert list(state.notes()) == [str(number) for number in range(NOTES + 4, 4, -1)]

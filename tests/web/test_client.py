@@ -67,3 +67,21 @@ def test_only_a_trusted_proxy_says_that_the_client_came_by_https(peer: str, said
     environ = request(peer, X_Forwarded_Proto=said).environ
     TrustedProxies(app, TRUSTING.trusted_proxies)(environ, None)
     assert seen == [scheme]
+
+
+@pytest.mark.parametrize(
+    "peer, said, host",
+    [
+        ("10.0.0.1", "opus.example", "opus.example"),
+        ("10.0.0.1", "opus.example:8443", "opus.example:8443"),
+        ("10.0.0.1", "spoofed.example, opus.example", "opus.example"),
+        ("10.0.0.1", "[2001:db8::1]:8080", "[2001:db8::1]:8080"),
+        ("10.0.0.1", "opus.example/evil", "localhost"),
+        ("10.0.0.1", "", "localhost"),
+        ("192.0.2.9", "opus.example", "localhost"),
+    ],
+)
+def test_only_a_trusted_proxy_says_which_address_was_typed(peer: str, said: str, host: str) -> None:
+    environ = request(peer, X_Forwarded_Host=said).environ
+    TrustedProxies(lambda environ, _: [], TRUSTING.trusted_proxies)(environ, None)
+    assert Request(environ).host == host

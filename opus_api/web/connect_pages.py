@@ -1,0 +1,102 @@
+"""How to set up a client, word for word, with a key made here and now; and whether its first request has come."""
+
+import time
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import current_app, make_response, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext
+
+from opus_api.extensions import db
+from opus_api.gateway.gateway import Gateway
+from opus_api.models import ApiKey, now
+from opus_api.services import api_keys, first_requests
+from opus_api.services.first_requests import Finding, Wanted
+from opus_api.web import contacts, snippets
+from opus_api.web.auth import caller_ip
+from opus_api.web.console import page_blueprint
+
+bp = page_blueprint("connect_pages")
+
+CLIENTS = ("claude-code", "cursor", "cherry-studio", "anthropic", "openai", "curl")
+LOOK_BACK = 600  # seconds, while no key was made: what is wrong now was so a moment ago
+LONGEST_LOOK = 3600
+LOOK_AGAIN = 3  # seconds between two looks of the page that waits without a script
+MOST_NAMES = 50  # suggested models
+
+
+@bp.get("/connect")
+def index() -> str:
+    """Snippets with a placeholder for the key."""
+    return _page(None, snippets.PLACEHOLDER, time.time() - LOOK_BACK)
+
+
+@bp.post("/connect")
+def fresh_key() -> str:
+    """The same page with a key that was made for it. It is shown here and never again."""
+    began = time.time()
+    name = gettext("Connect %(moment)s", moment=now().strftime("%Y-%m-%d %H:%M:%S"))
+    key, value = api_keys.create(current_app.extensions["installation"].pepper, {"name": name})
+    return _page(key, value, began)
+
+
+def _page(key: ApiKey | None, value: str, since: float) -> str:
+    names = list(_gateway().catalog().names())
+    model = request.values.get("model", "").strip() or snippets.usual_model(names)
+    address = request.host_url.rstrip("/")
+    chosen = request.values.get("client", "")
+    return render_template(
+        "connect/index.html",
+        code=snippets.snippets(address, value, model),
+        key=key,
+        value=value,
+        model=model,
+        models=names[:MOST_NAMES],
+        alias=snippets.alias_for_cursor([model, *names]),
+        chosen=chosen if chosen in CLIENTS else CLIENTS[0],
+        is_public=_is_public(),
+        **_state(key, since),
+    )
+
+
+@bp.get("/connect/status")
+def status() -> ResponseReturnValue:
+    """Only whether a request has come; looks again by itself."""
+    since = max(request.args.get("since", 0.0, type=float), time.time() - LONGEST_LOOK)
+    key_id = request.args.get("key", type=int)
+    key = api_keys.get(key_id) if key_id is not None else None
+    shown = _state(key, since)
+    response = make_response(render_template("connect/status.html", key=key, **shown))
+    if shown["finding"].what != "connected":
+        response.headers["Refresh"] = str(LOOK_AGAIN)
+    return response
+
+
+def _state(key: ApiKey | None, since: float) -> dict[str, Any]:
+    return {
+        "finding": _finding(key, since),
+        "watch": url_for(".status", key=key.id if key else None, since=int(since)),
+        "address": request.host_url.rstrip("/"),
+    }
+
+
+def _finding(key: ApiKey | None, since: float) -> Finding:
+    anonymous = current_app.extensions["settings"].anonymous_access != "off"
+    wanted = Wanted(key.id if key else None, caller_ip(), since, anonymous)
+    return first_requests.look(db.session.connection(), wanted, contacts.service().since(since))
+
+
+def _is_public() -> bool:
+    """Whether servers elsewhere may reach this address, as far as it tells."""
+    host = urlsplit(request.host_url).hostname or ""
+    try:
+        return request.is_secure and ip_address(host).is_global
+    except ValueError:
+        return request.is_secure and "." in host and not host.endswith((".localhost", ".local", ".lan", ".internal"))
+
+
+def _gateway() -> Gateway:
+    gateway: Gateway = current_app.extensions["gateway"]
+    return gateway

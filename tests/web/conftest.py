@@ -1,0 +1,63 @@
+"""What tests of pages share: a browser, a person who is signed in, forms with their tokens, the weight of a page."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, g
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from opus_api.config import ROOT
+from opus_api.models import User
+from tests.conftest import PASSWORD
+
+
+def token(client: FlaskClient, path: str = "/login") -> str:
+    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', client.get(path).text)
+    assert found
+    return found[1]
+
+
+def sign_in(client: FlaskClient, password: str = PASSWORD, **form: str) -> None:
+    data = {"csrf_token": token(client), "username": "admin", "password": password, **form}
+    assert client.post("/login", data=data).status_code == 302
+
+
+class Browser(FlaskClient):
+    """Every request has a ``g`` of its own, although the tests' app context is one for all."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        for name in list(g):
+            g.pop(name)
+        return super().open(*args, **kwargs)
+
+
+@pytest.fixture
+def browser(app: Flask) -> FlaskClient:
+    """In which nobody is signed in."""
+    return Browser(app)
+
+
+@pytest.fixture
+def person(browser: FlaskClient, admin: User) -> FlaskClient:
+    """A browser in which the administrator is signed in."""
+    sign_in(browser)
+    return browser
+
+
+@pytest.fixture
+def post(person: FlaskClient) -> Callable[..., str]:
+    """Sends a form with its token and gives the page it leads to."""
+    csrf = token(person, "/password")
+
+    def send(path: str, **form: object) -> str:
+        return person.post(path, data={"csrf_token": csrf, **form}, follow_redirects=True).text
+
+    return send
+
+
+def weight(page: TestResponse) -> int:
+    """Of the page with its sheet and script, in bytes."""
+    return len(page.data) + sum((ROOT / "static" / name).stat().st_size for name in ("app.css", "app.js"))
