@@ -120,8 +120,11 @@ def current() -> Keyring:
     return _current
 
 
+API_KEY_PREFIX = "sk-opus-"
+
+
 def new_api_key() -> str:
-    return "sk-opus-" + ids.random_base62(43)
+    return API_KEY_PREFIX + ids.random_base62(43)
 
 
 def keyed_hash(pepper: bytes, text: str) -> str:

@@ -52,6 +52,24 @@ class Catalog:
                     return Resolution(targets, substituted=True)
         raise NotFound(self._unknown(name))
 
+    def without_account(self, name: str) -> Target:
+        """Which provider and model a name stands for to who brings a credential: accounts only hint at it.
+
+        Raises NotFound.
+        """
+        ruled = self._ruled(name)
+        provider, _, bare = ruled.partition("/")
+        if bare and provider in UPSTREAMS and not self._practice_only:
+            return Target(provider, UPSTREAMS[provider].own_name(UPSTREAMS[provider].model_names.get(bare, bare)), None)
+        if served := self._targets(name):
+            return Target(served[0].provider, served[0].model, None)
+        for one in CLAUDE_PROVIDERS:
+            if documented := UPSTREAMS[one].model_names.get(ruled, ""):
+                return Target(one, documented, None)
+        if ruled.startswith("claude-"):
+            return Target(CLAUDE_PROVIDERS[0], ruled, None)
+        return self.resolve(name).targets[0]
+
     def _targets(self, name: str) -> tuple[Target, ...]:
         found = self._cache.get(name)
         if found is None:

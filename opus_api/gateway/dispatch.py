@@ -15,6 +15,7 @@ from opus_api.gateway.attempts import Attempts, Move, as_error, exhausted
 from opus_api.gateway.conversation import Conversation
 from opus_api.gateway.load import LONGEST_WAIT, RETRIES, Load, Permit
 from opus_api.gateway.meter import Meter, is_content
+from opus_api.gateway.override import Override, refusal
 from opus_api.gateway.pool import Lease, Outlook, Pool, site
 from opus_api.gateway.reading import read
 from opus_api.services.exchange_log import Recording
@@ -68,6 +69,7 @@ class Dispatch:
         self.upstream_request_id = ""
         self.committed = False  # content has come: no other account may answer any more
         self.lessons: list[tuple[int, Mapping[str, Any]]] = []  # (account id, options) to remember
+        self.override: Override | None = None  # the client's own credential
         self.recording: Recording | None = None  # in debug mode
         self.warm: bool | None = None  # this turn went where the one before it did; None: it is the first
         self._attempts = Attempts()
@@ -126,7 +128,7 @@ class Dispatch:
         if self.committed:
             raise failure
         if target.account is None:
-            raise as_error(failure, self.call.model)
+            raise refusal(failure, self.call.model) if self.override else as_error(failure, self.call.model)
         now = time.monotonic()
         move = self._attempts.note(target.account.id, site(target.account), failure, now)
         if move is Move.NONE:
@@ -136,6 +138,8 @@ class Dispatch:
 
     def _note(self, target: Any, failure: Failure) -> None:
         """For who asks later what happened. Another try may begin now."""
+        if self.override is not None:
+            self.override.hide(failure)
         now = time.monotonic()
         ms, self.try_began = round((now - self.try_began) * 1000), now
         account_id = target.account.id if target.account else None
@@ -250,19 +254,22 @@ class Dispatch:
     def _attempt(self, target: Any) -> Iterator[Relayed]:
         upstream = UPSTREAMS[target.provider]
         credentials = target.account.credentials if target.account else Credentials()
+        if self.override is not None:
+            credentials = self.override.credentials(target.provider)
         for _ in range(MOST_LESSONS):
             try:
                 yield from self._ask(upstream, target, credentials)
                 return
             except Failure as failure:
-                if failure.verdict is Verdict.EXPIRED and not self.committed:
+                if failure.verdict is Verdict.EXPIRED and not self.committed and target.account:
                     self._note(target, failure)
                     credentials = yield from self._renewed(target, credentials)
                     continue
                 if failure.verdict is not Verdict.LEARN or self.committed:
                     raise
                 self._note(target, failure)
-                self.lessons.append((target.account.id, failure.learned))
+                if target.account:
+                    self.lessons.append((target.account.id, failure.learned))
                 credentials = replace(credentials, options={**credentials.options, **failure.learned})
         yield from self._ask(upstream, target, credentials)
 
@@ -283,6 +290,8 @@ class Dispatch:
         verbatim = upstream.native == self.call.dialect
         self.call.warnings = list(self._warnings)  # what the last upstream could not take, this one may
         request = upstream.request(self.call, target.model, credentials, verbatim)
+        if self.override is not None:
+            request = self.override.dressed(request)
         self.calls += 1
         proxy = target.account.proxy if target.account else ""
         exchange = self._transport.exchange(request, self.patience, self._limits(), proxy)

@@ -17,6 +17,7 @@ from opus_api.gateway.conversation import Warmth, identify
 from opus_api.gateway.dispatch import Dispatch, Worker
 from opus_api.gateway.limits import Limits, Spent
 from opus_api.gateway.load import Load
+from opus_api.gateway.override import Override
 from opus_api.gateway.pool import Outlook, Pool
 from opus_api.gateway.stream import Answer
 from opus_api.services import explanations, saved_settings
@@ -27,6 +28,7 @@ from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
 from opus_api.state import State
 from opus_api.transport import Transport
+from opus_api.upstreams.practice import UPSTREAM as PRACTICE
 from opus_api.wire.errors import ApiError, Forbidden, Restarting
 from opus_api.wire.request import Call
 
@@ -139,22 +141,29 @@ class Gateway:
         return sorted((Live(answer.dispatch, answer.request_id) for answer in self._live), key=lambda one: one.began)
 
     def answer(
-        self, call: Call, key: KeyValue | None, request_id: str, client_ip: str, recording: Recording | None = None
+        self,
+        call: Call,
+        key: KeyValue | None,
+        request_id: str,
+        client_ip: str,
+        recording: Recording | None = None,
+        override: Override | None = None,
     ) -> Answer:
         """Begin the answer to a call; nothing was sent yet.
 
         Raises ApiError: an unknown model, one that is not for this key, a limit of the key, or ``check_load``.
         """
         self.check_load()
-        resolution = self.resolve(call.model, key, self._last_model)
+        foreign = self._foreign(call.model, key) if override else None
+        resolution = foreign or self.resolve(call.model, key, self._last_model)
         if resolution.substituted:
             call.warn("model_substituted")
-        elif "haiku" not in call.model:
+        elif "haiku" not in call.model and not foreign:
             self._last_model = call.model
         call.input_estimate = tokens.estimate(call.body)
         conversation = identify(call, str(key.id) if key else "") if self._sticky else None
         dispatch = Dispatch(call, resolution.targets, self._worker, self._saved, conversation)
-        dispatch.recording = recording
+        dispatch.recording, dispatch.override = recording, override if foreign else None
         began, logged = time.time(), _is_logging(self.catalog().snapshot)
 
         def closed(answer: Answer) -> None:
@@ -179,9 +188,18 @@ class Gateway:
             self._recorder.began(first_words(answer, key, began, client_ip))
         return answer
 
+    def _foreign(self, name: str, key: KeyValue | None) -> Resolution | None:
+        """The same for who brings a credential; None where none is needed. Raises NotFound, Forbidden."""
+        target = self.catalog().without_account(name)
+        if target.provider == PRACTICE.name:
+            return None
+        return self._permitted(name, key, Resolution((target,)))
+
     def resolve(self, name: str, key: KeyValue | None, last_model: str = "") -> Resolution:
         """What a model's name means to the holder of a key. Raises NotFound, Forbidden."""
-        resolution = self.catalog().resolve(name, last_model)
+        return self._permitted(name, key, self.catalog().resolve(name, last_model))
+
+    def _permitted(self, name: str, key: KeyValue | None, resolution: Resolution) -> Resolution:
         if key and not permits(key.models, name, resolution):
             raise Forbidden(f"Your API key may not use the model {name}.")
         return resolution

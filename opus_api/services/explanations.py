@@ -228,6 +228,8 @@ def _clients_mistake(row: Row, attempts: Sequence[Attempt]) -> str:
         return gettext("The API key had reached one of its limits: %(said)s", said=_said(row))
     if row["status"] == 404:
         return gettext("Nobody has what was asked for: %(said)s", said=_said(row))
+    if row["status"] in (401, 403) and attempts:
+        return gettext("The upstream refused the credential that the client brought along: %(said)s", said=_said(row))
     if attempts:
         return gettext("The upstream refused the request as wrong: %(said)s", said=_said(row))
     return gettext("The request was refused as wrong, and no upstream was asked: %(said)s", said=_said(row))

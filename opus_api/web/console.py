@@ -42,6 +42,7 @@ OPEN_PATHS = {
 PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 
 THEMES = ("", "light", "dark")
+THEME = "theme"  # the cookie
 YEAR = 365 * 86_400
 
 
@@ -207,7 +208,7 @@ def asset(name: str) -> str:
 
 def chosen_theme() -> str:
     """The colours that were chosen by hand: "light", "dark", or "" for what the system says."""
-    chosen = request.cookies.get("theme", "")
+    chosen = request.cookies.get(THEME, "")
     return chosen if chosen in THEMES else ""
 
 
@@ -254,7 +255,7 @@ def theme() -> Response:
     if chosen not in THEMES:
         abort(400, "The theme is light, dark or empty.")
     response = redirect(local_path(request.form.get("next")))
-    response.set_cookie("theme", chosen, max_age=YEAR if chosen else 0, samesite="Lax", secure=request.is_secure)
+    response.set_cookie(THEME, chosen, max_age=YEAR if chosen else 0, samesite="Lax", secure=request.is_secure)
     return response
 
 

@@ -17,7 +17,7 @@ from opus_api.services import saved_settings
 from opus_api.services.exchange_log import Recording
 from opus_api.services.snapshot import KeyValue, Snapshots
 from opus_api.transport import ClientGone
-from opus_api.web import contacts, guards
+from opus_api.web import contacts, guards, overrides
 from opus_api.web.bodies import BodyCut, received
 from opus_api.web.client import client_ip
 from opus_api.web.errors import dialect_error, dialect_of, identity
@@ -118,12 +118,13 @@ def _answer(dialect: ModuleType) -> Response:
         return dialect_error(dialect, error, request_id)
     try:
         _gateway().check_load()  # before the body is read
+        override = overrides.brought(request, key, current_app.extensions["snapshots"])
         recording = _gateway().recording(request_id)
         model, call = _understood(dialect.parse, _received(recording), _headers(request))
         if isinstance(call, ApiError):
             raise call
         call.session = request.headers.get("x-claude-code-session-id", "")
-        answer = _gateway().answer(call, key, request_id, address, recording)
+        answer = _gateway().answer(call, key, request_id, address, recording, override)
     except ApiError as error:
         gone = isinstance(error, BodyCut)
         if gone and _gateway().ending:  # it was us who cut it

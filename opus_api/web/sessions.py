@@ -5,6 +5,7 @@ from datetime import timedelta
 from flask import Flask, Request, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
+SESSION_COOKIES = ("__Host-opus", "opus")
 LIFETIME = timedelta(days=7)  # of the cookie; the row in user_sessions decides
 
 # Programs call here, with keys of their own; opening a session would only cost them time.
@@ -21,7 +22,8 @@ class ConsoleSessions(SecureCookieSessionInterface):
         return super().open_session(app, request)
 
     def get_cookie_name(self, app: Flask) -> str:
-        return "__Host-opus" if request.is_secure else "opus"
+        over_https, over_http = SESSION_COOKIES
+        return over_https if request.is_secure else over_http
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
