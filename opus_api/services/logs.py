@@ -10,11 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, select
 
 from opus_api.models import EPOCH, MICROSECOND, RequestLog
+from opus_api.services import statistics
 from opus_api.services.values import FieldError, moment, rfc3339
 
 LOGS = cast(sa.Table, RequestLog.__table__)
 
 MOST, USUAL = 1000, 100
+MOST_COUNTED = 5000  # rows that are read to count what no statistics are kept of
 CURSOR = re.compile(r"(\d{1,17})-(\d{1,18})")
 SHOWN = (
     *("request_id", "time", "key_id", "account_id", "provider", "dialect", "model", "upstream_model", "stream"),
@@ -35,6 +37,14 @@ class Filter:
     start: datetime | None = None  # ``from``
     end: datetime | None = None  # ``to``, not included
     outcome: str | None = None
+
+    @property
+    def kept(self) -> tuple[str, str] | None:
+        """The dimension and the name under which the statistics count exactly what this asks for, if they do."""
+        named = {by: str(value) for by in statistics.DIMENSIONS if (value := getattr(self, by)) is not None}
+        if self.status is not None or self.outcome is not None or len(named) > 1:
+            return None
+        return next(iter(named.items()), ("all", ""))
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
         columns = {"key": LOGS.c.key_id, "account": LOGS.c.account_id}
@@ -66,8 +76,39 @@ def page(connection: Connection, wanted: Filter, limit: int = USUAL, before: str
     return Page([as_json(row._mapping) for row in rows[:limit]], None if last is None else _cursor(last.time, last.id))
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the requests of a filter add up to. ``newest``: it is of the newest so many, because there are more."""
+
+    figures: dict[str, Any]  # requests, errors, input_tokens, output_tokens, p50_ms, p95_ms
+    newest: int | None = None
+
+
+def summary(connection: Connection, wanted: Filter) -> Summary:
+    """From the kept statistics where they can tell; else counted from the rows, as far as nobody has to wait."""
+    if wanted.kept is None:
+        return _counted(connection, wanted)
+    by, name = wanted.kept
+    if by == "all":
+        return Summary(statistics.total(connection, wanted.start, wanted.end))
+    return Summary(statistics.of_one(connection, by, name, wanted.start, wanted.end))
+
+
+def _counted(connection: Connection, wanted: Filter) -> Summary:
+    columns = ("outcome", "input_tokens", "output_tokens", "duration_ms")
+    statement = select(*(LOGS.c[name] for name in columns)).where(*wanted.clauses())
+    newest = statement.order_by(LOGS.c.time.desc(), LOGS.c.id.desc()).limit(MOST_COUNTED + 1)
+    rows = connection.execute(newest).mappings().all()
+    counted = statistics.Tally()
+    for row in rows[:MOST_COUNTED]:
+        counted.add(row)
+    return Summary(statistics.shown(counted), MOST_COUNTED if len(rows) > MOST_COUNTED else None)
+
+
 def one(connection: Connection, request_id: str) -> sa.RowMapping | None:
     """The whole row of a request."""
+    if not request_id.isascii() or "\0" in request_id:
+        return None
     return connection.execute(select(LOGS).where(LOGS.c.request_id == request_id)).mappings().one_or_none()
 
 
@@ -96,11 +137,11 @@ def filter_of(arguments: Mapping[str, str]) -> Filter:
     return Filter(
         key=_number("key", arguments.get("key")),
         account=_number("account", arguments.get("account")),
-        model=arguments.get("model"),
+        model=_text("model", arguments.get("model")),
         status=_number("status", arguments.get("status")),
         start=moment("from", arguments.get("from")),
         end=moment("to", arguments.get("to")),
-        outcome=arguments.get("outcome"),
+        outcome=_text("outcome", arguments.get("outcome")),
     )
 
 
@@ -110,6 +151,13 @@ def limit_of(arguments: Mapping[str, str]) -> int:
     if limit is not None and not 1 <= limit <= MOST:
         raise FieldError("limit", f"must be a whole number between 1 and {MOST}.")
     return limit or USUAL
+
+
+def _text(field: str, said: str | None) -> str | None:
+    """As it is, but for what no database could have stored."""
+    if said is not None and "\0" in said:
+        raise FieldError(field, "must not contain a NUL character.")
+    return said
 
 
 def _number(field: str, text: str | None) -> int | None:

@@ -140,18 +140,35 @@ def answer(
     connection: Connection, by: str, start: datetime | None = None, end: datetime | None = None
 ) -> list[dict[str, Any]]:
     """``/v2/logs/stats``: requests of ``[start, end)`` by ``BY``: periods in order, else the busiest first."""
-    rows = [{"key": _key(by, group)} | _shown(counted) for group, counted in _span(connection, by, start, end).items()]
+    rows = [{"key": _key(by, group)} | shown(counted) for group, counted in _span(connection, by, start, end).items()]
     if by in PERIODS:
         return sorted(rows, key=lambda row: str(row["key"]))
     return sorted(rows, key=lambda row: (-row["requests"], str(row["key"])))
 
 
-def total(connection: Connection, start: datetime, end: datetime) -> dict[str, Any]:
+def total(connection: Connection, start: datetime | None, end: datetime | None) -> dict[str, Any]:
     """All requests of ``[start, end)`` as one."""
     counted = Tally()
     for part in _span(connection, "day", start, end).values():
         counted.merge(part)
-    return _shown(counted)
+    return shown(counted)
+
+
+def of_one(connection: Connection, by: str, name: str, start: datetime | None, end: datetime | None) -> dict[str, Any]:
+    """All requests of ``[start, end)`` of one model, account or key; an id is told as text."""
+    return shown(_span(connection, by, start, end).get(name) or Tally())
+
+
+def busiest(
+    connection: Connection, by: str, start: datetime | None, end: datetime | None, most: int
+) -> list[tuple[str, int]]:
+    """Names of one of ``DIMENSIONS`` ("" for none) with their requests in the hours of a span; less than ``answer``."""
+    first = None if start is None else start.timestamp() // HOUR
+    last = None if end is None else -(-end.timestamp() // HOUR)
+    requests = sa.func.sum(USAGE.c.requests)
+    query = _grouped(USAGE, by, first, last, [requests.label("requests")])
+    rows = connection.execute(query.order_by(requests.desc(), USAGE.c.name).limit(most))
+    return [(row.group, int(row.requests)) for row in rows]
 
 
 def period_name(by: str, start: datetime) -> str:
@@ -159,7 +176,7 @@ def period_name(by: str, start: datetime) -> str:
     return start.strftime("%Y-%m-%dT%H:00:00Z" if by == "hour" else "%Y-%m-%d")
 
 
-def _shown(counted: Tally) -> dict[str, Any]:
+def shown(counted: Tally) -> dict[str, Any]:
     counters = {counter: getattr(counted, counter) for counter in COUNTERS}
     return counters | {"p50_ms": counted.percentile(0.5), "p95_ms": counted.percentile(0.95)}
 

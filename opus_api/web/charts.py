@@ -77,6 +77,27 @@ def _line(series: Sequence[float | None], top: float) -> str:
     return "".join(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """From where to where in percent of the whole, and until where nothing came yet."""
+
+    start: float
+    width: float
+    wait: float
+
+
+def timeline(spans: Sequence[int], first: int | None = None) -> tuple[Bar, ...]:
+    """Spans of time, one after the other; ``first``: since the beginning of all, when something came in the last."""
+    whole = max(1, sum(spans))
+    bars, begin = [], 0
+    for number, span in enumerate(spans):
+        came = first if number == len(spans) - 1 and first is not None else begin + span
+        wait = min(max(came - begin, 0), span)
+        bars.append(Bar(*(round(100 * part / whole, 2) for part in (begin, span, wait))))
+        begin += span
+    return tuple(bars)
+
+
 def nice(value: float) -> float:
     """The next of 1, 2, 5 times a power of ten: a scale that people read at once."""
     step = 1.0

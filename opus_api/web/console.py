@@ -6,9 +6,6 @@ A page blueprint comes from ``page_blueprint``; nothing here hooks into /v1.
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,7 +21,7 @@ from wtforms import ValidationError
 
 from opus_api.models import now
 from opus_api.version import __version__
-from opus_api.web import languages
+from opus_api.web import assets, languages
 from opus_api.web.charts import short
 from opus_api.wire.errors import ApiError
 
@@ -44,6 +41,12 @@ PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 THEMES = ("", "light", "dark")
 THEME = "theme"  # the cookie
 YEAR = 365 * 86_400
+# Control characters as Unicode shows them; marks that turn the direction of text around as their codes.
+PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {127: "\u2421"}
+PICTURES |= {
+    code: f"<U+{code:04X}>"
+    for code in (*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 
 class Page(NamedTuple):
@@ -63,6 +66,7 @@ NAVIGATION = (
     Page("dashboard_pages.index", _l("Dashboard"), "dashboard"),
     Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages",)),
     Page("keys_pages.index", _l("Keys"), "keys"),
+    Page("logs_pages.index", _l("Logs"), "logs"),
     Page("connect_pages.index", _l("Connect"), "connect"),
 )
 
@@ -195,15 +199,16 @@ def grouped(number: int) -> str:
     return str(format_decimal(number))
 
 
-@cache
-def _fingerprint(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()[:10]
+def took(ms: int) -> str:
+    """How long something took, in the unit that reads best."""
+    if ms < 1000:
+        return f"{ms} ms"
+    return f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms // 60_000}:{ms // 1000 % 60:02d} min"
 
 
-def asset(name: str) -> str:
-    """The address of a file in static/, new whenever its content is."""
-    path = Path(current_app.static_folder or "") / name
-    return url_for("static", filename=name, v=_fingerprint(path))
+def visible(text: str) -> str:
+    """Text of strangers with its control characters as pictures: none of them turns a line around or hides one."""
+    return "".join(PICTURES.get(ord(letter), letter) for letter in text)
 
 
 def chosen_theme() -> str:
@@ -220,7 +225,7 @@ def _template_names() -> dict[str, Any]:
         "theme": chosen_theme(),
         "language": {**languages.current()._asdict(), "all": languages.LANGUAGES},
         "version": __version__,
-        "asset": asset,
+        "asset": assets.address,
     }
 
 
@@ -278,14 +283,30 @@ def register(app: Flask) -> None:
         cookies_pages,
         dashboard_pages,
         keys_pages,
+        logs_pages,
         sign_in_pages,
     )
 
     languages.register(app)
-    pages_modules = (auth_pages, connect_pages, cookies_pages, dashboard_pages, keys_pages, sign_in_pages)
-    for pages in (bp, *(module.bp for module in pages_modules)):
+    pages_modules = (
+        auth_pages,
+        connect_pages,
+        cookies_pages,
+        dashboard_pages,
+        keys_pages,
+        logs_pages,
+        sign_in_pages,
+    )
+    for pages in (assets.bp, bp, *(module.bp for module in pages_modules)):
         app.register_blueprint(pages)
     # For the whole app, so that error_page works where no route matched; costs nothing where no template is rendered.
     app.context_processor(_template_names)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters |= {"distance": distance, "rfc3339": rfc3339, "grouped": grouped, "short": short}
+    app.jinja_env.filters |= {
+        "distance": distance,
+        "rfc3339": rfc3339,
+        "grouped": grouped,
+        "short": short,
+        "took": took,
+        "visible": visible,
+    }

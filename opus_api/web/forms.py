@@ -32,6 +32,16 @@ from opus_api.upstreams.amazonq_service import DEFAULT_REGION
 from opus_api.wire.errors import ApiError
 
 SECRETS = ("api_key", "session_key")
+OUTCOMES = (
+    ("", _l("any")),
+    ("ok", _l("OK")),
+    ("client_error", _l("Client error")),
+    ("upstream_error", _l("Upstream error")),
+    ("upstream_cut", _l("Cut off")),
+    ("gateway_error", _l("Gateway error")),
+    ("client_gone", _l("Client left")),
+    ("aborted", _l("Aborted")),
+)
 
 
 def _stripped(value: str | None) -> str:
@@ -350,3 +360,26 @@ class RuleForm(PageForm):
     """The consent to let one of an account's models answer Claude names."""
 
     model = SelectField(_l("Model"))
+
+
+# --- The log --------------------------------------------------------------------------------------------------------
+
+
+class LogForm(PageForm):
+    """What the log is filtered by. It only asks, so it needs no token; its URL can be passed on."""
+
+    class Meta:
+        csrf = False
+
+    key = SelectField(_l("Key"), validate_choice=False)
+    account = SelectField(_l("Account"), validate_choice=False)
+    model = SelectField(_l("Model"), validate_choice=False)
+    outcome = SelectField(
+        _l("Outcome"), validate_choice=False, choices=[SelectChoice(name, word) for name, word in OUTCOMES]
+    )
+    status = StringField(_l("Status"), render_kw={"inputmode": "numeric", "maxlength": 3})
+    request_id = StringField(_l("Request id"), render_kw={"placeholder": "req_…", "spellcheck": "false"})
+
+
+for _name, _label in (("from", _l("From")), ("to", _l("To"))):  # words of Python
+    setattr(LogForm, _name, StringField(_label, render_kw={"placeholder": "2026-01-31T12:00"}))

@@ -109,7 +109,7 @@ def is_call(rule: Rule) -> bool:
     if rule.endpoint.startswith("messages."):
         return rule.rule.startswith("/v1/") and not rule.rule.startswith(OTHER_BASES)
     module = rule.endpoint.partition(".")[0]
-    return module not in {"static", "console"} and not module.endswith("_pages")
+    return module not in {"static", "assets", "console"} and not module.endswith("_pages")
 
 
 def path_of(rule: Rule) -> str:

@@ -11,6 +11,7 @@ from werkzeug.test import TestResponse
 
 from opus_api.config import ROOT
 from opus_api.models import User
+from opus_api.web import assets
 from tests.conftest import PASSWORD
 
 
@@ -59,5 +60,5 @@ def post(person: FlaskClient) -> Callable[..., str]:
 
 
 def weight(page: TestResponse) -> int:
-    """Of the page with its sheet and script, in bytes."""
-    return len(page.data) + sum((ROOT / "static" / name).stat().st_size for name in ("app.css", "app.js"))
+    """Of the page with its sheet and script as they are sent, in bytes."""
+    return len(page.data) + sum(len(assets.content(str(ROOT / "static"), name)) for name in assets.KINDS)

@@ -9,30 +9,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from opus_api.extensions import db
-from opus_api.models import ApiKey, User, now
+from opus_api.models import ApiKey, now
 from opus_api.services.api_keys import LIMITS
 from tests.services.test_statistics import row, write
-from tests.web.test_pages import Browser, sign_in, token, weight
+from tests.web.conftest import weight
 
 HELLO = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@pytest.fixture
-def person(app: Flask, admin: User) -> FlaskClient:
-    client = Browser(app)
-    sign_in(client)
-    return client
-
-
-@pytest.fixture
-def post(person: FlaskClient) -> Callable[..., str]:
-    """Sends a form with its token and gives the page it leads to."""
-    csrf = token(person, "/keys/new")
-
-    def send(path: str, **form: object) -> str:
-        return person.post(path, data={"csrf_token": csrf, **form}, follow_redirects=True).text
-
-    return send
 
 
 def add(name: str = "laptop", **columns: object) -> ApiKey:

@@ -3,12 +3,10 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from flask import Flask, g
+from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from opus_api import config
 from opus_api.extensions import db
@@ -16,52 +14,15 @@ from opus_api.models import Account, User, UserSession, now
 from opus_api.web import console
 from tests.conftest import PASSWORD, Provider
 from tests.services.test_statistics import row, write
+from tests.web.conftest import sign_in, token, weight
 
 KEY = "sk-or-v1-0123456789abcdef"
 ROOT = config.ROOT
 
 
-def token(client: FlaskClient, path: str = "/login") -> str:
-    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', client.get(path).text)
-    assert found
-    return found[1]
-
-
-def sign_in(client: FlaskClient, password: str = PASSWORD, **form: str) -> None:
-    data = {"csrf_token": token(client), "username": "admin", "password": password, **form}
-    assert client.post("/login", data=data).status_code == 302
-
-
-class Browser(FlaskClient):
-    """Every request has a ``g`` of its own, although the tests' app context is one for all."""
-
-    def open(self, *args: Any, **kwargs: Any) -> Any:
-        for name in list(g):
-            g.pop(name)
-        return super().open(*args, **kwargs)
-
-
 @pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return Browser(app)
-
-
-@pytest.fixture
-def person(client: FlaskClient, admin: User) -> FlaskClient:
-    """A browser in which the administrator is signed in."""
-    sign_in(client)
-    return client
-
-
-@pytest.fixture
-def post(person: FlaskClient) -> Callable[..., str]:
-    """Sends a form with its token and gives the page it leads to."""
-    csrf = token(person, "/password")
-
-    def send(path: str, **form: object) -> str:
-        return person.post(path, data={"csrf_token": csrf, **form}, follow_redirects=True).text
-
-    return send
+def client(browser: FlaskClient) -> FlaskClient:
+    return browser
 
 
 def add(name: str = "one", **columns: object) -> Account:
@@ -212,11 +173,6 @@ def test_templates_escape_and_have_nothing_inline(path: str) -> None:
 
 
 # --- Accounts ---------------------------------------------------------------------------------------------------------
-
-
-def weight(page: TestResponse) -> int:
-    """Of the page with its sheet and script, in bytes."""
-    return len(page.data) + sum((ROOT / "static" / name).stat().st_size for name in ("app.css", "app.js"))
 
 
 def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> None:

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 
 from opus_api import config, create_app
 from opus_api.extensions import db
-from opus_api.models import Account, SignIn, User, now
+from opus_api.models import Account, SignIn, now
 from tests.fakes.amazonq import AmazonQ
-from tests.web.test_pages import Browser, sign_in, token
+from tests.web.conftest import Browser, token
 
 FORM = {"name": "mine", "start_url": "https://view.awsapps.com/start", "region": "us-east-1"}
 
@@ -37,13 +37,6 @@ def app(tmp_path: Path, environment: dict[str, str], service: AmazonQ) -> Iterat
         db.session.remove()
         db.engine.dispose()
     proxy.stop()
-
-
-@pytest.fixture
-def person(app: Flask, admin: User) -> FlaskClient:
-    client = Browser(app)
-    sign_in(client)
-    return client
 
 
 def begun(person: FlaskClient, **form: Any) -> str:
