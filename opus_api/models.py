@@ -156,7 +156,7 @@ class SignIn(Table):
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
     status: Mapped[str] = mapped_column(sa.String(10), default="pending")  # pending | complete | expired | denied
-    message: Mapped[str | None] = mapped_column(sa.String(255))  # why it ended
+    message: Mapped[str | None] = mapped_column(sa.String(255))  # why it ended, where its status does not say that
     name: Mapped[str] = mapped_column(sa.String(100))  # of the account that it makes
     oidc: Mapped[dict[str, Any]] = mapped_column(sa.JSON)  # of the account, too
     proxy: Mapped[str | None] = mapped_column(Secret)

@@ -134,9 +134,10 @@ class SignIns:
         if isinstance(answer, Granted):
             self._complete(row_id, answer)
         elif answer.is_final:
-            self._set(row_id, status=ENDS.get(answer.error, "expired"), message=answer.message)
+            why = None if answer.error in ENDS else answer.message
+            self._set(row_id, status=ENDS.get(answer.error, "expired"), message=why)
         elif ends <= now():
-            self._set(row_id, status="expired", message="Nobody approved it in time.")
+            self._set(row_id, status="expired")
         else:
             interval += SLOWER * (answer.error == "slow_down")
             self._set(row_id, interval=interval, poll_at=now() + timedelta(seconds=interval))

@@ -45,8 +45,9 @@ class AmazonQ:
     )
     options: tuple[Option, ...] = (Option("origin", "CLI", "What the service is told the request comes from."),)
     terms: str = (
-        "Only accounts that are yours or licensed to you. AWS documents this service for its own clients only and may "
-        "refuse or suspend an account; pooling free or personal accounts to get round quotas likely breaks its terms."
+        "AWS documents this service for its own clients only and may refuse or suspend an account; a suspended one "
+        "stays out until you bring it back. New accounts are closed since May 2026, and support of the IDE plugins "
+        "ends in April 2027."
     )
     model_names: Mapping[str, str] = field(default_factory=lambda: MODEL_NAMES)
 

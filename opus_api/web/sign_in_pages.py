@@ -25,9 +25,10 @@ LOOK_AGAIN = 5  # seconds between two looks of a page, at least
 
 @bp.get("/cookies/sign-in")
 def sign_in() -> str:
-    """Where to sign in; with ``account_id`` an account is signed in again."""
+    """Where to sign in; with ``account_id`` an account is signed in again. Fields may be filled in."""
     account = _again()
     known: dict[str, Any] = {"name": account.name, **(account.oidc or {})} if account else {}
+    known |= {name: request.args[name] for name in ("name", "start_url", "region") if name in request.args}
     return _form_page(DeviceSignInForm(formdata=None, data=known), account)
 
 

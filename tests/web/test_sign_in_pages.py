@@ -1,5 +1,6 @@
 """The pages that sign in to Amazon Q, as a browser without JavaScript gets them, against the fake."""
 
+import html
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -55,7 +56,8 @@ def is_due() -> None:
 def test_the_choice_of_providers_leads_to_the_sign_in_with_its_terms(person: FlaskClient) -> None:
     assert 'href="/cookies/sign-in"' in person.get("/cookies/new").text
     page = person.get("/cookies/sign-in").text
-    assert "Only accounts that are yours or licensed to you." in page
+    assert "a suspended one stays out until you bring it back" in page
+    assert "Add only accounts that are licensed to you" in page
     assert 'value="https://view.awsapps.com/start"' in page
 
 
@@ -107,6 +109,19 @@ def test_a_refused_sign_in_says_so_and_offers_another(person: FlaskClient, servi
     is_due()
     answer = person.get(where)
     assert "The sign-in was refused" in answer.text
+    again = re.search(r'href="(/cookies/sign-in\?[^"]*)"', answer.text)
+    assert again is not None
+    assert 'value="mine"' in person.get(html.unescape(again[1])).text
+    assert "Refresh" not in answer.headers
+
+
+def test_a_sign_in_that_the_service_ended_says_why(person: FlaskClient, service: AmazonQ) -> None:
+    where = begun(person)
+    service.clients.clear()
+    is_due()
+    answer = person.get(where)
+    assert "The sign-in service ended it." in answer.text
+    assert "invalid_client" in answer.text
     assert "Refresh" not in answer.headers
 
 
