@@ -87,7 +87,18 @@ def when_ready(server: Any) -> None:
 on_reload = when_ready
 
 
+def _redact_what_others_print() -> None:
+    """gunicorn and gevent print tracebacks of their own."""
+    import logging
+
+    from opus_api import logs  # not at the top, where it would stay in the master
+
+    logs.redact(logging.getLogger("gunicorn.error"))
+    gevent.get_hub().exception_stream = logs.RedactingStream(sys.stderr)
+
+
 def post_worker_init(worker: Any) -> None:
+    _redact_what_others_print()
     worker.app.callable.extensions["state"].start()
     worker.app.callable.extensions["snapshots"].start()
     worker.app.callable.extensions["recorder"].start()

@@ -1,9 +1,14 @@
 """Where log lines go, and what never gets into them."""
 
+import json
 import logging
 import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO
+from urllib.parse import quote, unquote
 
 from opus_api.config import ConfigError, Settings
 
@@ -12,17 +17,46 @@ FILE_SIZE, FILES = 10 * 1024 * 1024, 5
 
 # Shapes of secrets, wherever a message or a traceback may have picked one up.
 SECRET_SHAPES = re.compile(
-    r"(?P<bearer>\bBearer\s+)[^\s'\"]+"
+    r"(?P<scheme>\b(?:Bearer|Basic)\s+)[^\s'\"]+"
     r"|(?P<login>://[^\s:/@]*:)[^\s/]+(?=@)"  # a password in an address
     r"|\bsk-[A-Za-z0-9_-]{8,}"  # API keys, ours and the providers'
-    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*",  # JWTs
+    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"  # JWTs
+    r"|(?P<named>\b(?:x-api-key|(?:proxy-)?authorization|(?:set-)?cookie|password|passwd"
+    r"|(?:api|session|secret)[_-]key|client[_-]secret|(?:refresh|access)[_-]token)['\"]?\s*[:=]\s*['\"]?"
+    r"(?!(?:Bearer|Basic)\s))[^\s'\",;&}]+",  # the value of a header or a field
     re.IGNORECASE,
 )
+SHORTEST = 8  # characters: masking anything shorter would leave no line readable
+
+_live: dict[str, frozenset[str]] = {}
+
+
+def hide(owner: str, values: Iterable[str]) -> None:
+    """Mask these values wherever they stand, in place of those that ``owner`` gave before: a vendor's credential may
+    look like anything."""
+    _live[owner] = frozenset(values)
+
+
+@lru_cache(maxsize=8)
+def _forms(values: frozenset[str]) -> tuple[str, ...]:
+    """Each as it is, in an address, in JSON; found out when the first line is written after a change."""
+    long = [value for value in values if len(value) >= SHORTEST]
+    return tuple({form for value in long for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])})
+
+
+def password_in(url: str) -> str:
+    """Of an address such as ``http://user:password@host``; "" without one."""
+    login = re.match(r"[\w+.-]+://([^/?#]*)@", url)  # not urlsplit: what is no address at all has no password
+    return unquote(login[1].partition(":")[2]) if login else ""
 
 
 def redacted(text: str) -> str:
-    """With *** for what looks like a secret."""
-    return SECRET_SHAPES.sub(lambda found: f"{found['bearer'] or found['login'] or ''}***", text)
+    """With *** for the secrets that are known and for what looks like one."""
+    for values in _live.values():
+        for form in _forms(values):
+            if form in text:
+                text = text.replace(form, "***")
+    return SECRET_SHAPES.sub(lambda found: f"{found['scheme'] or found['login'] or found['named'] or ''}***", text)
 
 
 class Redacting(logging.Formatter):
@@ -32,8 +66,35 @@ class Redacting(logging.Formatter):
         return redacted(super().format(record))
 
 
+class RedactingStream:
+    """For what writes tracebacks by itself, such as gevent's hub."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(redacted(text))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def redact(logger: logging.Logger) -> None:
+    """The same for the handlers of a logger that somebody else has set up: gunicorn's."""
+    for handler in logger.handlers:
+        form = handler.formatter
+        handler.setFormatter(Redacting(form._fmt, form.datefmt) if form else Redacting())
+
+
+def _secrets_of(settings: Settings) -> Iterator[str]:
+    yield from (settings.jwt_secret, settings.secret_key, settings.default_admin_password, *settings.encryption_keys)
+    for url in (settings.database_url, settings.redis_url, settings.http_proxy, settings.https_proxy):
+        yield password_in(url)
+
+
 def configure(settings: Settings) -> None:
     """Standard error, and a file when LOG_DIR is set. Raises ConfigError when that cannot be written."""
+    hide("settings", _secrets_of(settings))
     logger = logging.getLogger("opus_api")
     logger.setLevel("DEBUG" if settings.debug_mode else settings.log_level.upper())
     logger.propagate = False

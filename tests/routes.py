@@ -1,6 +1,7 @@
 """Every route that an app has, read from its ``url_map``: what comes later falls into the same tests by itself."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -37,7 +38,11 @@ class Route:
     @property
     def path(self) -> str:
         """With 1 for whatever stands in it."""
-        return re.sub(r"<[^>]+>", "1", self.rule)
+        return self.filled({})
+
+    def filled(self, known: Mapping[str, object]) -> str:
+        """With these values for what stands in it, by name; 1 for the rest."""
+        return re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(known.get(found[1], 1)), self.rule)
 
     @property
     def is_form(self) -> bool:

@@ -14,9 +14,10 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from opus_api import database
+from opus_api import database, logs
 from opus_api.config import ConfigError
 from opus_api.models import Account, ApiKey, IpRule, ModelRule, Setting
+from opus_api.services.account_fields import SECRETS
 from opus_api.services.ip_rules import Blocked
 from opus_api.services.settings import OWN_ROWS, REAL_ACCOUNT_SEEN, VERSION, changes, installation
 from opus_api.upstreams import UPSTREAMS
@@ -75,6 +76,7 @@ class Snapshot:
     settings: Mapping[str, Any]  # saved in the console, see saved_settings.py
     real_account_seen: bool  # an account of a real provider has existed at some time (P7)
     installation_id: str  # anthropic-organization-id
+    secrets: frozenset[str] = field(repr=False)  # of all accounts: what no log line may show
     pepper: bytes = field(repr=False)  # for crypto.keyed_hash
 
 
@@ -97,15 +99,17 @@ def load(session: Session) -> Snapshot:
     """Read everything. Raises SQLAlchemyError when the database is away, ConfigError when a secret cannot be read."""
     rows = {row.key: row.value for row in session.scalars(select(Setting))}
     owner = installation(session)
+    secrets: set[str] = set()
     return Snapshot(
         version=rows.get(VERSION, 0),  # read first: what changes while we read the rest is noticed at the next look
         keys={key.key_hash: _key(key) for key in session.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None)))},
-        accounts=tuple(_accounts(session)),
+        accounts=tuple(_accounts(session, secrets)),
         rules={rule.pattern: rule.target for rule in session.scalars(select(ModelRule).order_by(ModelRule.id))},
         blocked=Blocked((rule.cidr, _unix(rule.expires_at)) for rule in session.scalars(select(IpRule))),
         settings={key: value for key, value in rows.items() if key not in OWN_ROWS},
         real_account_seen=bool(rows.get(REAL_ACCOUNT_SEEN, False)),
         installation_id=owner.id,
+        secrets=frozenset(secrets),
         pepper=owner.pepper,
     )
 
@@ -127,15 +131,23 @@ def _key(key: ApiKey) -> KeyValue:
     )
 
 
-def _accounts(session: Session) -> Iterator[AccountValue]:
+def _accounts(session: Session, secrets: set[str]) -> Iterator[AccountValue]:
+    """Adds to ``secrets`` what each has."""
     # Each costs some decryptions: between a few of them others run.
     for some in session.scalars(select(Account).order_by(Account.id)).yield_per(FEW).partitions():
         for account in some:
+            secrets.update(_secrets(account))
             if account.provider in UPSTREAMS:
                 yield _account(account)
             else:
                 log.warning("account %d is left out: this version has no provider %r", account.id, account.provider)
         gevent.sleep(database.LET_OTHERS)
+
+
+def _secrets(account: Account) -> Iterator[str]:
+    for name in SECRETS:
+        yield getattr(account, name) or ""
+    yield logs.password_in(account.proxy or "")
 
 
 def _account(account: Account) -> AccountValue:
@@ -222,6 +234,7 @@ class Snapshots:
             try:
                 with self._asking(self.LOAD_LIMIT), Session(self._engine) as session:
                     self._snapshot = load(session)
+                logs.hide("accounts", self._snapshot.secrets)
             except SQLAlchemyError as error:
                 if self._snapshot is None:
                     raise

@@ -21,7 +21,8 @@ class FieldError(Unprocessable):
 
 def rfc3339(moment: datetime | None) -> str | None:
     """As the JSON API writes times: UTC, whole seconds, ``Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+    # Not strftime: it writes the year 299 with three digits.
+    return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z" if moment else None
 
 
 def moment_of(unix: float | None) -> datetime | None:
@@ -39,11 +40,11 @@ def moment(field: str, value: Any) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        parsed = None
-    if parsed is None or parsed.tzinfo is None:
-        raise FieldError(field, "must be a time such as 2026-01-31T12:00:00Z, or null.")
-    return parsed.astimezone(UTC)
+        if parsed.tzinfo is not None:
+            return parsed.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):  # the last: in UTC it is in the year 0 or 10000
+        pass
+    raise FieldError(field, "must be a time such as 2026-01-31T12:00:00Z, or null.")
 
 
 def known(data: Mapping[str, Any], allowed: Collection[str]) -> None:

@@ -65,6 +65,8 @@ def test_revoking_ends_a_key_for_good(app: Flask, api: FlaskClient) -> None:
         ({"limits": {"rpm": 0}}, 422, "limits.rpm: must be a whole number"),
         ({"limits": {"rpm": True}}, 422, "limits.rpm: must be a whole number"),
         ({"expires_at": "tomorrow"}, 422, "expires_at: must be a time"),
+        ({"expires_at": "0001-01-01T00:00:00+14:00"}, 422, "expires_at: must be a time"),
+        ({"expires_at": "9999-12-31T23:59:59-14:00"}, 422, "expires_at: must be a time"),
         ({"override": 1}, 422, "override: must be true or false"),
         ({"key": "x"}, 422, "key: is not a field"),
         ({"name": "other"}, 409, "name: there is a key named 'other' already."),
