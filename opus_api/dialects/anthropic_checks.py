@@ -90,6 +90,8 @@ def _check_settings(body: Body) -> None:
     for index, stop in enumerate(body.get("stop_sequences") or ()):
         if not isinstance(stop, str):
             raise refused(("stop_sequences", index), "Input should be a valid string")
+        if not stop.strip():
+            raise refused(("stop_sequences",), "each stop sequence must contain non-whitespace")
     thinking = body.get("thinking")
     if thinking is not None:
         required(thinking, "type", str, ("thinking",))

@@ -12,7 +12,7 @@ from opus_api.wire.checks import Path, optional, refused
 from opus_api.wire.errors import InvalidRequest
 from opus_api.wire.messages import Block
 from opus_api.wire.request import Body, Call
-from opus_api.wire.turns import Turn, check_tool_pairs, merged
+from opus_api.wire.turns import Turn, check_turns, merged
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+-]+=[\w.+-]*)*;base64,(.*)", re.S)
@@ -37,7 +37,7 @@ def convert(call: Call) -> tuple[str, list[Body]]:
     if turns[0].role != "user":  # a client cut the history; the API wants the user first
         call.warn("inserted_user")
         turns.insert(0, Turn("user", ("messages",), [(("messages",), {"type": "text", "text": "."})]))
-    check_tool_pairs(turns)
+    check_turns(turns)
     return "\n\n".join(filter(None, system + hoisted)), [_message(turn) for turn in turns]
 
 

@@ -10,14 +10,16 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 
+from opus_api.upstreams import plain_text
 from opus_api.upstreams.amazonq_tools import ToolNames, overlong, specification, stub
-from opus_api.upstreams.chat_messages import PREFILL, document_text, readable, system_text, texts_of
-from opus_api.upstreams.chat_request import SERVER_TOOLS, refuse_foreign
+from opus_api.upstreams.chat_messages import PREFILL
+from opus_api.upstreams.chat_request import is_custom, left_out, refuse_foreign
+from opus_api.upstreams.plain_text import system_text, texts_of
 from opus_api.wire.checks import Path, refused
 from opus_api.wire.errors import InvalidRequest
 from opus_api.wire.messages import Block
 from opus_api.wire.request import Body, Call
-from opus_api.wire.turns import Turn, blocks_of, check_tool_pairs, merged, turns
+from opus_api.wire.turns import Turn, blocks_of, check_turns, merged, turns
 
 IMAGE_FORMATS: Mapping[str, str] = {
     "image/png": "png",
@@ -39,7 +41,7 @@ def convert(call: Call, model: str, origin: str) -> Body:
     refuse_foreign(call, body)
     _note_dropped(call, body)
     conversation = merged(_without_systems(turns(body["messages"])))
-    check_tool_pairs(conversation)
+    check_turns(conversation)
     if not conversation or conversation[-1].role != "user":
         raise InvalidRequest(PREFILL)
     names = tool_names(call)
@@ -57,7 +59,7 @@ def convert(call: Call, model: str, origin: str) -> Body:
 def tool_names(call: Call) -> ToolNames:
     """All tools that the request speaks of, declared or called."""
     body = call.canonical()
-    declared = (tool["name"] for tool in body.get("tools") or () if _is_custom(tool))
+    declared = (tool["name"] for tool in body.get("tools") or () if is_custom(tool))
     return ToolNames([*declared, *_called(turns(body["messages"]))])
 
 
@@ -94,7 +96,7 @@ def _without_systems(conversation: list[Turn]) -> Iterator[Turn]:
 
 
 def _instructions(body: Body, names: ToolNames) -> str:
-    tools = [tool for tool in body.get("tools") or () if _is_custom(tool)]
+    tools = [tool for tool in body.get("tools") or () if is_custom(tool)]
     long = [text for tool in tools if (text := overlong(names[tool["name"]], str(tool.get("description") or "")))]
     return "\n\n".join(filter(None, [system_text(body.get("system")), *([DOCUMENTATION, *long] if long else [])]))
 
@@ -137,7 +139,7 @@ class _Items:
     def _assistant(self, turn: Turn) -> Body:
         texts: list[str] = []
         uses: list[Body] = []
-        for _, block in turn.blocks:
+        for at, block in turn.blocks:
             match block["type"]:
                 case "text":
                     texts.append(block["text"])
@@ -147,16 +149,10 @@ class _Items:
                 case "thinking" | "redacted_thinking":
                     pass
                 case _:
-                    texts.append(self._server_text(block))
+                    texts.append(plain_text.said(self._call, block, at))
         self._order = [use["toolUseId"] for use in uses]
         message: Body = {"content": "".join(texts)}
         return {"assistantResponseMessage": message | ({"toolUses": uses} if uses else {})}
-
-    def _server_text(self, block: Block) -> str:
-        """What a person could read in a block that only Anthropic's servers make."""
-        self._call.warn("server_blocks")
-        text = readable(block.get("content"))
-        return f"[{block['type'].removesuffix('_tool_result')} results]\n{text}\n" if text else ""
 
     def _user(self, turn: Turn) -> Body:
         texts: list[str] = []
@@ -203,11 +199,9 @@ class _Items:
             case "document":
                 self._document(block, at, texts, images)
             case "search_result":
-                self._call.warn("citations")
-                head = f'<search_result source="{block["source"]}" title="{block["title"]}">'
-                texts.append(f"{head}\n{texts_of(block['content'], chr(10))}\n</search_result>")
+                texts.append(plain_text.search_result(self._call, block))
             case "tool_reference":
-                texts.append(f"Tool loaded: {block.get('tool_name') or block.get('name') or ''}")
+                texts.append(plain_text.tool_reference(block))
             case _:
                 self._call.warn("server_blocks")
 
@@ -221,28 +215,15 @@ class _Items:
         return {"format": IMAGE_FORMATS[source["media_type"]], "source": {"bytes": source["data"]}}
 
     def _document(self, block: Block, at: Path, texts: list[str], images: list[Body]) -> None:
-        source, title = block["source"], block.get("title") or ""
-        citations = block.get("citations")
-        if block.get("context") or (isinstance(citations, dict) and citations.get("enabled")):
-            self._call.warn("citations")
-        match source["type"]:
-            case "text":
-                texts.append(document_text(title, source["data"]))
-            case "content":
-                blocks = blocks_of(source.get("content"))
-                texts.append(document_text(title, texts_of(blocks, "\n")))
-                for item in blocks:
-                    if item["type"] == "image":
-                        images.append(self._image(item["source"], at, len(images)))
-            case _:
-                raise refused(at, "document input is not supported by this upstream")
+        if (text := plain_text.document(self._call, block)) is None:
+            raise refused(at, "document input is not supported by this upstream")
+        texts.append(text)
+        for item in blocks_of(block["source"].get("content")):
+            if item["type"] == "image":
+                images.append(self._image(item["source"], at, len(images)))
 
 
 # ---- tools
-
-
-def _is_custom(tool: Body) -> bool:
-    return tool.get("type") in (None, "custom")
 
 
 def _called(conversation: list[Turn]) -> list[str]:
@@ -254,21 +235,12 @@ def _tools(call: Call, body: Body, names: ToolNames, conversation: list[Turn]) -
     """The declared tools, and a stub for each that only the history knows. ``tool_choice`` none leaves only stubs."""
     declared: dict[str, Body] = {}
     for index, tool in enumerate(body.get("tools") or ()):
-        if _is_custom(tool):
+        if is_custom(tool):
             name = names[tool["name"]]
             declared[name] = specification(name, str(tool.get("description") or ""), tool["input_schema"])
         else:
-            _refuse_or_warn(call, body, index, tool)
+            left_out(call, body, index, tool)
     if (body.get("tool_choice") or {}).get("type") == "none":
         declared = {}
     stubs = {names[name]: stub(names[name]) for name in _called(conversation)}
     return [*declared.values(), *(tool for name, tool in stubs.items() if name not in declared)]
-
-
-def _refuse_or_warn(call: Call, body: Body, index: int, tool: Body) -> None:
-    """Tools that run at Anthropic can be done without when others remain; those whose schema only Claude knows not."""
-    choice = body.get("tool_choice") or {}
-    forced = choice.get("type") == "any" or (choice.get("type") == "tool" and choice["name"] == tool.get("name"))
-    if forced or not tool["type"].startswith(SERVER_TOOLS) or not any(map(_is_custom, body["tools"])):
-        raise InvalidRequest(f"tools.{index}: {tool['type']} is not supported by this upstream")
-    call.warn("server_tools")

@@ -9,7 +9,7 @@ from typing import Any
 
 from opus_api.upstreams import amazonq_failures
 from opus_api.upstreams.base import Credentials
-from opus_api.upstreams.bodies import EARLY
+from opus_api.upstreams.bodies import EARLY, arguments_of, text_of
 from opus_api.upstreams.failures import broken, scrub
 from opus_api.upstreams.stop_sequences import StopSequences
 from opus_api.wire import jsons
@@ -110,7 +110,7 @@ class AnswerReader:
     # ---- events
 
     def _on_text(self, payload: Payload) -> None:
-        text = _string(payload.get("content"))
+        text = text_of(payload.get("content"))
         if not text or self.done:
             return
         if self._live:
@@ -126,17 +126,17 @@ class AnswerReader:
         self._answered = True
         if self._live:
             return
-        if data := _string(payload.get("redactedContent")):
+        if data := text_of(payload.get("redactedContent")):
             self._writer.redacted_thinking(data)
-        if text := _string(payload.get("text")):
+        if text := text_of(payload.get("text")):
             self._writer.thinking(text)
-        if signature := _string(payload.get("signature")):
+        if signature := text_of(payload.get("signature")):
             self._writer.sign(signature)
         self._grow(text)
 
     def _on_tool(self, payload: Payload) -> None:
-        tool = self._tool(_string(payload.get("toolUseId")), _string(payload.get("name")))
-        arguments = _arguments(payload.get("input"))
+        tool = self._tool(text_of(payload.get("toolUseId")), text_of(payload.get("name")))
+        arguments = arguments_of(payload.get("input"))
         if tool.stopped:
             if arguments:
                 raise broken("upstream sent arguments of a finished tool call")
@@ -173,7 +173,7 @@ class AnswerReader:
         self._answered = True
 
     def _on_invalid_state(self, payload: Payload) -> None:
-        text = _string(payload.get("message")) or _string(payload.get("reason")) or "upstream is in an invalid state"
+        text = text_of(payload.get("message")) or text_of(payload.get("reason")) or "upstream is in an invalid state"
         self._invalid_state = scrub(text, self._credentials)
 
     # ---- tool calls: their blocks follow each other, whatever the order of the pieces
@@ -222,20 +222,6 @@ _HANDLERS: Mapping[Any, Callable[[AnswerReader, Payload], None]] = {
     "contextUsageEvent": AnswerReader._on_context,
     "invalidStateEvent": AnswerReader._on_invalid_state,
 }
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _arguments(value: Any) -> str:
-    """A piece of JSON text; an object is tolerated. Raises Failure."""
-    if isinstance(value, str):
-        return value
-    try:
-        return jsons.compact(value) if value else ""
-    except jsons.JsonError:
-        raise broken("upstream returned invalid tool arguments") from None
 
 
 def _check_object(text: str) -> None:

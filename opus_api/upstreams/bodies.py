@@ -95,6 +95,21 @@ def written(answer: Any) -> bytes:
         raise broken("upstream sent an answer that is nested too deeply") from None
 
 
+def text_of(value: Any) -> str:
+    """A member that should be text; empty when it is none."""
+    return value if isinstance(value, str) else ""
+
+
+def arguments_of(value: Any) -> str:
+    """A piece of a tool call's JSON; some servers send the object itself. Raises Failure."""
+    if isinstance(value, str):
+        return value
+    try:
+        return jsons.compact(value) if value else ""
+    except jsons.JsonError:
+        raise broken("upstream returned invalid tool arguments") from None
+
+
 def events(body: Iterable[bytes]) -> Iterator[list[sse.SseEvent]]:
     """One list per read. Raises Failure for an event without end."""
     try:

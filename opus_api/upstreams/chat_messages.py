@@ -5,17 +5,18 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from opus_api.upstreams import plain_text
+from opus_api.upstreams.plain_text import system_text, texts_of
 from opus_api.wire import jsons
 from opus_api.wire.checks import Path, refused
 from opus_api.wire.errors import InvalidRequest
 from opus_api.wire.messages import Block
 from opus_api.wire.request import Body, Call
-from opus_api.wire.turns import Turn, blocks_of, check_tool_pairs, turns
+from opus_api.wire.turns import Turn, blocks_of, check_turns, turns
 
 Options = Mapping[str, Any]
 Part = dict[str, Any]
 
-BILLING = "x-anthropic-billing-header:"
 PREFILL = "This model does not support assistant message prefill. The conversation must end with a user message."
 LONGEST_TOOL_NAME = 64
 
@@ -24,7 +25,7 @@ def convert(call: Call, options: Options) -> list[Body]:
     """The messages, system text first. Raises InvalidRequest naming the block that can not be said."""
     body = call.canonical()
     conversation = turns(body["messages"])
-    check_tool_pairs(conversation)
+    check_turns(conversation)
     out: list[Body] = []
     if system := system_text(body.get("system")):
         out.append({"role": options["system_role"], "content": system})
@@ -61,21 +62,6 @@ def short_id(id: str, longest: int) -> str:
 
 
 # ---- system
-
-
-def texts_of(blocks: Iterable[Block], joint: str = "\n\n") -> str:
-    """The text blocks among them, in one."""
-    return joint.join(block["text"] for block in blocks if block["type"] == "text" and block["text"])
-
-
-def system_text(system: str | list[Block] | None) -> str:
-    """The system prompt in one piece, without what only Anthropic wants to see."""
-    if not isinstance(system, list):
-        return system or ""
-    # Claude Code's attribution differs each turn and would ruin the upstream's prompt cache.
-    if system and system[0]["text"].startswith(BILLING):
-        system = system[1:]
-    return texts_of(system)
 
 
 def _add_system(out: list[Body], text: str, options: Options) -> None:
@@ -130,9 +116,9 @@ class _Converter:
                     pass
                 case "compaction":  # sums up what the user and the model said so far
                     self._call.warn("server_blocks")
-                    before += _text_part(readable(block.get("content")))
+                    before += _text_part(plain_text.readable(block.get("content")))
                 case _:
-                    texts.append(self._server_text(block))
+                    texts.append(plain_text.said(self._call, block, at))
         self._order = {call["id"]: position for position, call in enumerate(calls)}
         message: Body = {"role": "assistant", "content": "".join(texts) or None}
         if calls:
@@ -151,15 +137,6 @@ class _Converter:
 
     def _id(self, id: str) -> str:
         return short_id(id, self._options["tool_id_length"])
-
-    def _server_text(self, block: Block) -> str:
-        """What a person could read in a block that only Anthropic's servers make."""
-        self._call.warn("server_blocks")
-        kind = block["type"]
-        text = readable(block.get("content"))
-        if not text:
-            return ""
-        return f"[{kind.removesuffix('_tool_result')} results]\n{text}\n"
 
     def user(self, turn: Turn) -> list[Body]:
         """All tool messages of the turn first, in the order of the calls, then one user message with the rest."""
@@ -208,11 +185,9 @@ class _Converter:
             case "document":
                 return self._document(block, at)
             case "search_result":
-                self._call.warn("citations")
-                head = f'<search_result source="{block["source"]}" title="{block["title"]}">'
-                return _text_part(f"{head}\n{texts_of(block['content'], chr(10))}\n</search_result>")
+                return _text_part(plain_text.search_result(self._call, block))
             case "tool_reference":
-                return _text_part(f"Tool loaded: {block.get('tool_name') or block.get('name') or ''}")
+                return _text_part(plain_text.tool_reference(block))
             case _:
                 self._call.warn("server_blocks")
                 return []
@@ -230,19 +205,13 @@ class _Converter:
         return {"type": "image_url", "image_url": {"url": url}}
 
     def _document(self, block: Block, at: Path) -> list[Part]:
-        source, title = block["source"], block.get("title") or ""
-        citations = block.get("citations")
-        if block.get("context") or (isinstance(citations, dict) and citations.get("enabled")):
-            self._call.warn("citations")
+        source = block["source"]
+        if (text := plain_text.document(self._call, block)) is not None:
+            blocks = blocks_of(source.get("content"))
+            return _text_part(text) + [self._image(item["source"], at) for item in blocks if item["type"] == "image"]
         match source["type"]:
-            case "text":
-                return _text_part(document_text(title, source["data"]))
-            case "content":
-                blocks = blocks_of(source.get("content"))
-                images = [self._image(item["source"], at) for item in blocks if item["type"] == "image"]
-                return _text_part(document_text(title, texts_of(blocks, "\n"))) + images
             case "base64":
-                return [self._pdf(title, source, at)]
+                return [self._pdf(block.get("title") or "", source, at)]
             case "url":  # the gateway must not fetch what a client names
                 raise refused(at, "document URLs need an Anthropic upstream")
             case kind:
@@ -257,27 +226,3 @@ class _Converter:
 
 def _text_part(text: str) -> list[Part]:
     return [{"type": "text", "text": text}]
-
-
-def document_text(title: str, text: str) -> str:
-    """A text document as a part of a prompt."""
-    return f'<document title="{title}">\n{text}\n</document>'
-
-
-# Members of server results that hold something to read, in the order they are told.
-READABLE = ("title", "url", "text", "stdout", "stderr", "error_code")
-
-
-def readable(content: Any) -> str:
-    """The text in a server tool's result: search hits, page texts, program output."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "\n".join(filter(None, map(_readable_item, content)))
-    return _readable_item(content)
-
-
-def _readable_item(item: Any) -> str:
-    if not isinstance(item, dict):
-        return ""
-    return " ".join(item[name] for name in READABLE if isinstance(item.get(name), str) and item[name])

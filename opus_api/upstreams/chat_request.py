@@ -166,20 +166,26 @@ def _tools(call: Call, body: Body, options: Options) -> Body:
 
 
 def _tool(call: Call, body: Body, index: int, tool: Body) -> Body | None:
-    if _is_custom(tool):
+    if is_custom(tool):
         function = {"name": short_name(tool["name"]), "parameters": _schema(tool["input_schema"])}
         function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
         return {"type": "function", "function": function}
-    kind = tool["type"]
-    choice = body.get("tool_choice") or {}
-    forced = choice.get("type") == "any" or (choice.get("type") == "tool" and choice["name"] == tool.get("name"))
-    if forced or not kind.startswith(SERVER_TOOLS) or not any(map(_is_custom, body["tools"])):
-        raise InvalidRequest(f"tools.{index}: {kind} is not supported by this upstream")
-    call.warn("server_tools")
+    left_out(call, body, index, tool)
     return None
 
 
-def _is_custom(tool: Body) -> bool:
+def left_out(call: Call, body: Body, index: int, tool: Body) -> None:
+    """Tools that run at Anthropic can be done without when others remain. Raises InvalidRequest for one that is forced,
+    for the only one, and for those whose schema only Claude knows."""
+    kind = tool["type"]
+    choice = body.get("tool_choice") or {}
+    forced = choice.get("type") == "any" or (choice.get("type") == "tool" and choice["name"] == tool.get("name"))
+    if forced or not kind.startswith(SERVER_TOOLS) or not any(map(is_custom, body["tools"])):
+        raise InvalidRequest(f"tools.{index}: {kind} is not supported by this upstream")
+    call.warn("server_tools")
+
+
+def is_custom(tool: Body) -> bool:
     return tool.get("type") in (None, "custom")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opus_api.upstreams.base import Credentials
-from opus_api.upstreams.bodies import EARLY
+from opus_api.upstreams.bodies import EARLY, arguments_of, text_of
 from opus_api.upstreams.failures import broken, failure_in
 from opus_api.upstreams.think_tags import ThinkTags
 from opus_api.wire import jsons
@@ -208,11 +208,11 @@ class ChatDecoder:
         function = call.get("function")
         if not isinstance(function, dict):
             function = {}
-        id, name = _string(call.get("id")), _string(function.get("name"))
+        id, name = text_of(call.get("id")), text_of(function.get("name"))
         tool = self._tool(call.get("index"), id, name)
         tool.id = tool.id or id
         tool.name = tool.name or name
-        arguments = _arguments(function.get("arguments"))
+        arguments = arguments_of(function.get("arguments"))
         if not tool.args:
             arguments = arguments.lstrip()
         if tool.closed:
@@ -284,20 +284,6 @@ class ChatDecoder:
         except (FoldError, jsons.JsonError):
             self._beyond_repair = True
             return ""
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _arguments(value: Any) -> str:
-    """Text; some servers send the object itself."""
-    if isinstance(value, str):
-        return value
-    try:
-        return jsons.compact(value) if value else ""
-    except jsons.JsonError:
-        raise broken("upstream returned invalid tool arguments") from None
 
 
 def _reasoning(delta: Chunk) -> str:

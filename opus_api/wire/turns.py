@@ -51,8 +51,24 @@ def merged(parts: Iterable[Turn]) -> list[Turn]:
     return out
 
 
-def check_tool_pairs(conversation: list[Turn]) -> None:
-    """Every tool call is answered in the next turn, and nothing else is. Raises InvalidRequest in the API's words."""
+# Blocks that have a place in turns of one role only.
+PLACES = {
+    "tool_use": "assistant",
+    "thinking": "assistant",
+    "redacted_thinking": "assistant",
+    "tool_result": "user",
+    "image": "user",
+    "search_result": "user",
+}
+
+
+def check_turns(conversation: list[Turn]) -> None:
+    """Blocks stand in turns of their role; every tool call is answered in the next turn, and nothing else is. Raises
+    InvalidRequest in the API's words."""
+    for turn in conversation:
+        for at, block in turn.blocks:
+            if PLACES.get(block["type"], turn.role) != turn.role:
+                raise refused(at, f"`{block['type']}` blocks can only be in `{PLACES[block['type']]}` messages")
     calls: dict[str, None] = {}  # the ids, in order
     caller: Turn | None = None
     for turn in [*conversation, Turn("end", ())]:

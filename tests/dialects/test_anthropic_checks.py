@@ -45,6 +45,7 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"stream": "yes"}, "stream: Input should be a valid boolean"),
         ({"stop_sequences": "END"}, "stop_sequences: Input should be a valid list"),
         ({"stop_sequences": ["a", 7]}, "stop_sequences.1: Input should be a valid string"),
+        ({"stop_sequences": ["END", "\n"]}, "stop_sequences: each stop sequence must contain non-whitespace"),
         ({"temperature": "hot"}, "temperature: Input should be a valid number"),
         ({"top_k": 1.5}, "top_k: Input should be a valid integer"),
         ({"metadata": []}, "metadata: Input should be a valid dictionary"),

@@ -181,6 +181,11 @@ TURNS: dict[str, tuple[list[Body], Body, list[Body]]] = {
         {},
         [O_HELLO, {"role": "assistant", "content": "a"}],
     ),
+    "a document that a model wrote": (
+        [HELLO, assistant(document(type="text", media_type="text/plain", data="D"), text("a"))],
+        {},
+        [O_HELLO, {"role": "assistant", "content": '<document title="">\nD\n</document>\na'}],
+    ),
     "text beside a call": (
         [HELLO, assistant(text("a"), use("t")), user(result("t"))],
         {},
@@ -364,6 +369,12 @@ REFUSED: list[tuple[list[Body], Body, str]] = [
         f"{AT}: document input is not supported by this upstream",
     ),
     ([user(document(type="url", url="https://x"))], {}, f"{AT}: document URLs need an Anthropic upstream"),
+    (
+        [HELLO, assistant(document(type="base64", media_type="application/pdf", data="x"))],
+        {},
+        "messages.1.content.0: document input in an assistant message is not supported by this upstream",
+    ),
+    ([HELLO, assistant(image())], {}, "messages.1.content.0: `image` blocks can only be in `user` messages"),
     ([user(document(type="new"))], {}, f"{AT}: new sources need an Anthropic upstream"),
     ([user({"type": "image", "source": {"type": "new"}})], {}, f"{AT}: new sources need an Anthropic upstream"),
     (

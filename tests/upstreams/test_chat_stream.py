@@ -109,7 +109,7 @@ def test_an_unfinished_thought_is_thinking_to_its_end() -> None:
 
 
 def test_many_pieces_of_interleaved_calls_take_linear_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     decoding = decoder()
     for index in (0, 1):
         decoding.chunk(delta(tool_calls=[{"index": index, "id": f"call_{index}", "function": {"name": "f"}}]))
@@ -123,4 +123,4 @@ def test_many_pieces_of_interleaved_calls_take_linear_time() -> None:
     decoding.finish()
     content = fold(decoding._writer.take())["content"]
     assert content[0]["input"] == content[1]["input"]
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3

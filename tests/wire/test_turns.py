@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from opus_api.wire.errors import InvalidRequest
-from opus_api.wire.turns import check_tool_pairs, turns
+from opus_api.wire.turns import check_turns, turns
 
 
 def call(*ids: str) -> dict[str, Any]:
@@ -36,13 +36,15 @@ def test_neighbours_of_one_role_are_one_turn_and_blocks_keep_their_paths() -> No
     ],
 )
 def test_calls_that_are_answered_pass(messages: list[dict[str, Any]]) -> None:
-    check_tool_pairs(turns(messages))
+    check_turns(turns(messages))
 
 
 UNANSWERED = (
     "messages.1: `tool_use` ids were found without `tool_result` blocks immediately after: {}. Each `tool_use` block "
     "must have a corresponding `tool_result` block in the next message."
 )
+MISPLACED = "{}: `{}` blocks can only be in `{}` messages"
+IMAGE = {"type": "image", "source": {"type": "url", "url": "https://x"}}
 UNEXPECTED = (
     "{}: unexpected `tool_use_id` found in `tool_result` blocks: {}. Each `tool_result` block must have a "
     "corresponding `tool_use` block in the previous message."
@@ -58,12 +60,15 @@ UNEXPECTED = (
         ([USER, call("a"), SYSTEM, result("a")], UNANSWERED.format("a")),
         ([USER, call("a"), result("a", "x")], UNEXPECTED.format("messages.2.content.1", "x")),
         ([result("a")], UNEXPECTED.format("messages.0.content.0", "a")),
+        ([{**call("a"), "role": "user"}], MISPLACED.format("messages.0.content.0", "tool_use", "assistant")),
+        ([USER, {**result("a"), "role": "assistant"}], MISPLACED.format("messages.1.content.0", "tool_result", "user")),
+        ([USER, {"role": "system", "content": [IMAGE]}], MISPLACED.format("messages.1.content.0", "image", "user")),
         ([USER, call("a"), result("a"), DONE, result("a")], UNEXPECTED.format("messages.4.content.0", "a")),
     ],
 )
-def test_calls_and_results_that_do_not_meet_are_refused_in_the_api_s_words(
+def test_what_stands_where_it_may_not_is_refused_in_the_api_s_words(
     messages: list[dict[str, Any]], message: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        check_tool_pairs(turns(messages))
+        check_turns(turns(messages))
     assert caught.value.message == message
