@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from tests.live import KEY, Answer
+from tests.live import KEY, Answer, body
 
 MESSAGES, CHAT, COUNT = "/v1/messages", "/v1/chat/completions", "/v1/messages/count_tokens"
 
@@ -19,6 +19,24 @@ def head(path: str, *lines: str, method: str = "POST", key: str = KEY) -> bytes:
 def request(path: str, sent: Mapping[str, Any]) -> bytes:
     data = json.dumps(sent).encode()
     return head(path, f"content-length: {len(data)}") + data
+
+
+def slow_ones(port: int, model: str, count: int) -> list[tuple[socket.socket, float]]:
+    """Connections that send their head, send their body, or read their answer as slowly as they can, a third each.
+
+    With each, the monotonic seconds at which it had sent what it sends at once. ``model`` may have ``{}`` for a number.
+    """
+    header = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-slow: "
+    found = []
+    for n in range(count):
+        reading = request(MESSAGES, body(model.format(n), stream=True))
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", port))
+        sock.sendall((header, head(MESSAGES, "content-length: 90000") + b"{", reading)[n * 3 // count])
+        found.append((sock, time.monotonic()))
+    return found
 
 
 @contextmanager

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 USER_AGENT = f"opus-api/{__version__}"
 POOL_SIZE = 4096  # worker_connections: a pool that is too small throws connections away
+# What the kernel takes of an answer that its client does not read: else up to 6 MiB for each of a thousand streams.
+RECEIVED = (socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
 
 
 class _Guarded:
@@ -71,7 +73,7 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=256, pool_maxsize=POOL_SIZE, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, **kwargs, socket_options=[*HTTPConnection.default_socket_options, RECEIVED])
         self.poolmanager.pool_classes_by_scheme = self._classes
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> Any:

@@ -22,6 +22,9 @@ log = logging.getLogger("opus_api.web.worker")
 
 USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 
+# Bytes that the kernel takes (twice that) for a client that does not read: else up to 4 MiB for each of a thousand.
+LARGEST_UNREAD = 128 * 1024
+
 # RFC 9112 3.2, RFC 3986 3.2.2; of the characters that a name may have there, those that names have.
 HOST = re.compile(r"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
@@ -95,6 +98,8 @@ class Worker(GeventWorker):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self._connected.add(client)
+        with suppress(OSError):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST_UNREAD)
         if USER_TIMEOUT is not None:  # a write's own limit begins anew with each byte that the kernel finds room for
             with suppress(OSError):
                 client.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, round(self.longest_write * 1000))

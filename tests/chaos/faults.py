@@ -118,6 +118,15 @@ def _long_line(asked: Asked, good: Reply, mib: int) -> Reply:
     return _with(good, [b"data: ", *[b"x" * MIB] * (mib or 64), b"\n\n"])
 
 
+def _flood(asked: Asked, good: Reply, mib: int) -> Reply:
+    """So much text that no buffer takes it whole."""
+    first, *rest = _events(good)
+    piece = formats.event(
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * 2**16}}
+    )
+    return _with(good, [first, rest[0], *[piece] * (mib * 16), *rest[1:]])
+
+
 def _gzip_bomb(asked: Asked, good: Reply, mib: int) -> Reply:
     """One line that grows a thousandfold; a member per MiB, because compressing it whole would take seconds."""
     bomb = gzip.compress(b"data: ") + gzip.compress(b"0" * MIB) * (mib or 256) + gzip.compress(b"\n\n")
@@ -158,6 +167,7 @@ FAULTS: dict[str, Fault] = {
     "ends": _line_ends,
     "line": _long_line,
     "bomb": _gzip_bomb,
+    "flood": _flood,  # :MiB, of Anthropic's
     "redirect": lambda *_: Reply(307, b"", {"location": "http://169.254.169.254/latest/meta-data"}),
 }
 

@@ -35,6 +35,14 @@ SETTINGS = {
     "GRACEFUL_TIMEOUT": "8",
 }
 
+# As much as a new installation has.
+PATIENT = {
+    "UPSTREAM_FIRST_EVENT_TIMEOUT": "300",
+    "UPSTREAM_IDLE_TIMEOUT": "120",
+    "UPSTREAM_TOTAL_TIMEOUT": "900",
+    "PING_INTERVAL": "15",
+}
+
 
 @dataclass
 class Stage:

@@ -1,6 +1,16 @@
-"""Bar 15: as many streams as one worker takes, for ten minutes. CROWD_SECONDS makes it shorter."""
+"""Bars 4 and 15: a thousand clients of one worker at once, slow ones or long streams. CROWD_SECONDS shortens these.
+
+Upstream and clients are processes of their own. Requests come at a steady rate, so that their times tell how long
+the gateway took and not how many it could have taken.
+"""
 
 import os
+import select
+import socket
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -8,19 +18,16 @@ import pytest
 
 from opus_api.gateway.gateway import MOST_LIVE
 from tests import bars
+from tests.chaos.ledgers import Request, read_calls
 from tests.chaos.oracle import violations
 from tests.chaos.plan import GLOBS, Job
-from tests.chaos.stage import ACCOUNTS, stage
+from tests.chaos.stage import ACCOUNTS, PATIENT, Stage, stage
+from tests.raw import slow_ones
+
+# ---- bar 15
 
 SECONDS = int(os.environ.get("CROWD_SECONDS", "600"))
 RAMP = 20.0  # seconds in which all of them come
-# What a new installation has: the stage's own patience is for runs of seconds.
-SETTINGS = {
-    "UPSTREAM_FIRST_EVENT_TIMEOUT": "300",
-    "UPSTREAM_IDLE_TIMEOUT": "120",
-    "UPSTREAM_TOTAL_TIMEOUT": "900",
-    "PING_INTERVAL": "15",
-}
 
 
 def _job(n: int) -> Job:
@@ -31,7 +38,7 @@ def _job(n: int) -> Job:
 
 @pytest.mark.chaos
 def test_a_thousand_streams_run_for_ten_minutes(migrated: Path) -> None:
-    with stage(migrated, places=MOST_LIVE // (len(GLOBS) * ACCOUNTS), **SETTINGS) as run:
+    with stage(migrated, places=MOST_LIVE // (len(GLOBS) * ACCOUNTS), **PATIENT) as run:
         jobs = [_job(n) for n in range(MOST_LIVE)]
         found = run.run(jobs, at_once=MOST_LIVE)
         (worker,) = run.monkey.workers()
@@ -43,3 +50,84 @@ def test_a_thousand_streams_run_for_ten_minutes(migrated: Path) -> None:
     assert violations(found) == []
     assert lasted[0] >= SECONDS
     assert most_mib <= 1024
+
+
+# ---- bar 4
+
+RATE = 100  # requests a second of those that are not slow
+SLOW = 900
+HEADS, BODIES, READS = 10, 30, 60  # seconds that slow ones have
+SETTLED = 8.0  # seconds until all slow ones are connected and what they do not read fills their buffers
+
+
+@pytest.mark.chaos
+def test_900_slow_clients_do_not_slow_down_100_others_and_are_gone_in_time(migrated: Path) -> None:
+    with stage(migrated, places=200, **PATIENT) as run, ThreadPoolExecutor(1) as pool:
+        alone = _steady(run, "before", 20)
+        asking = pool.submit(_steady, run, "beside", READS)
+        time.sleep(2)
+        came = time.monotonic()
+        slow = slow_ones(run.gateway.port, "anthropic-chaos~slow{}~flood:60", SLOW)
+        heads = max(_late(slow[: SLOW // 3], HEADS))
+        bodies = max(_late(slow[SLOW // 3 : 2 * SLOW // 3], BODIES))
+        beside = asking.result()
+        reads = _reads_late(run)
+        for sock, _ in slow:
+            sock.close()
+        alone = (*alone, *_steady(run, "after", 20))
+    with_them = p99(request for request in beside if request.began > came + SETTLED)
+    while_they_come = p99(request for request in beside if came < request.began <= came + SETTLED)
+    bars.report(
+        4,
+        slow=SLOW,
+        others_per_second=RATE,
+        p99_alone_ms=p99(alone),
+        p99_beside_ms=with_them,
+        p99_while_they_come_ms=while_they_come,
+        heads_late_by_s=heads,
+        bodies_late_by_s=bodies,
+        reads_late_by_s=reads,
+    )
+    assert {request.end for request in (*alone, *beside)} == {"complete"}
+    assert max(heads, bodies, reads) <= 1
+    assert with_them <= p99(alone) * 1.1
+
+
+def _steady(run: Stage, name: str, seconds: int) -> Sequence[Request]:
+    """Short answers in turn whole and streamed, at RATE."""
+    jobs = [
+        Job(n / RATE, f"{name}{n}", f"anthropic-chaos~{name}{n}", "anthropic", "raw", stream=n % 2 == 0)
+        for n in range(RATE * seconds)
+    ]
+    return run.swarm(jobs, at_once=RATE)
+
+
+def p99(requests: Iterable[Request]) -> float:
+    """In ms."""
+    return statistics.quantiles([(one.ended - one.began) * 1000 for one in requests], n=100)[98]
+
+
+def _late(slow: Sequence[tuple[socket.socket, float]], limit: float) -> Iterator[float]:
+    """Seconds after its limit that each was closed."""
+    poll = select.poll()
+    numbers = {sock.fileno(): began for sock, began in slow}
+    for number in numbers:
+        poll.register(number, select.POLLRDHUP)
+    give_up = time.monotonic() + limit + 15
+    while numbers and time.monotonic() < give_up:
+        for number, _ in poll.poll(200):
+            poll.unregister(number)
+            yield time.monotonic() - numbers.pop(number) - limit
+    assert not numbers, f"{len(numbers)} are still connected"
+
+
+def _reads_late(run: Stage) -> float:
+    """Seconds after its limit that the last one was given up, as its upstream saw it: no client learns that, it would
+    have to read."""
+    give_up = time.monotonic() + READS + 15
+    while time.monotonic() < give_up:
+        calls = [call for call in read_calls(run.folder / "calls") if call.tag.startswith("slow")]
+        if calls and all(call.ended for call in calls):
+            return max((call.ended or 0.0) - call.began for call in calls) - READS
+        time.sleep(1)
+    raise AssertionError("some are still answered")
