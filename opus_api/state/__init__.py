@@ -62,6 +62,7 @@ class Health:
 
     engine: str  # memory | redis
     away: float = 0.0
+    decides: bool = True  # its last view is not too old for that
 
 
 def engine(redis_url: str) -> "State":

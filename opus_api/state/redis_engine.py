@@ -227,7 +227,10 @@ class RedisState:
     # ---- the engine
 
     def health(self) -> Health:
-        return Health("redis", 0.0 if self._away_since is None else max(time.monotonic() - self._away_since, 1e-3))
+        if self._away_since is None:
+            return Health("redis")
+        away = max(time.monotonic() - self._away_since, 1e-3)
+        return Health("redis", away, decides=away <= self._last_view)
 
     def start(self) -> None:
         self.beat()
@@ -291,7 +294,7 @@ class RedisState:
         """Who may begin. Raises StateUnavailable when the last view is too old for that."""
 
         def still() -> T:
-            if self._away_since is not None and time.monotonic() - self._away_since > self._last_view:
+            if not self.health().decides:
                 raise StateUnavailable
             return alone()
 

@@ -4,6 +4,7 @@ A page blueprint comes from ``page_blueprint``; nothing here hooks into /v1.
 """
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -217,11 +218,25 @@ def chosen_theme() -> str:
     return chosen if chosen in THEMES else ""
 
 
+def _troubles() -> Iterator[str]:
+    """What goes wrong behind the service while it goes on, for whoever is signed in."""
+    if not current_user.is_authenticated:
+        return
+    shared = current_app.extensions["state"].health()
+    if shared.away and shared.decides:
+        yield gettext("Redis is away: each worker goes on with what it knew, so limits are approximate.")
+    elif shared.away:
+        yield gettext("Redis is away for too long: requests are refused until it is back.")
+    if dropped := current_app.extensions["recorder"].log_dropped_total:
+        yield gettext("%(n)s rows of the request log found no room and were dropped; look at the disk.", n=dropped)
+
+
 def _template_names() -> dict[str, Any]:
     return {
         "current_user": current_user,
         "navigation": NAVIGATION,
         "plain_http": over_plain_http(),
+        "troubles": list(_troubles()),
         "theme": chosen_theme(),
         "language": {**languages.current()._asdict(), "all": languages.LANGUAGES},
         "version": __version__,

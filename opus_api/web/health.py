@@ -38,7 +38,10 @@ def ready() -> ResponseReturnValue:
         check_signed_in()
     worker = request.environ.get("opus.worker")
     checks = {"database": _database(), "worker": "ok" if worker is None or worker.alive else "stopping"}
-    is_ready = set(checks.values()) == {"ok"}
+    shared = current_app.extensions["state"].health()
+    is_ready = set(checks.values()) == {"ok"} and shared.decides
+    if shared.engine == "redis":
+        checks["redis"] = f"away for {shared.away:.0f} s, limits are approximate" if shared.away else "ok"
     return jsonify(status="ready" if is_ready else "not ready", checks=checks), 200 if is_ready else 503
 
 

@@ -89,11 +89,13 @@ def test_without_redis_a_worker_goes_on_with_its_last_view_and_then_cannot_decid
         assert one.spend([Charge("k", 60, 1, 2)], clock.now) is None
         assert one.spend([Charge("k", 60, 1, 2)], clock.now)
         assert one.health().away > 0
+        assert one.health().decides
         assert len(caplog.records) == 1  # one line per outage
         one._heart = object()  # type: ignore[assignment]  # it beats, but nobody listens
         time.sleep(1.1)
         with pytest.raises(StateUnavailable):
             one.pick(TWO, "round_robin", clock.now)
+        assert not one.health().decides
         one._heart = None
     finally:
         redis_server.start()

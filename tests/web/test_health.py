@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 from flask.testing import FlaskClient
 
 from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.services import settings
+from opus_api.state import Health
 from opus_api.version import __version__
 
 
@@ -57,6 +59,23 @@ def test_a_worker_that_stops_is_not_ready(client: FlaskClient) -> None:
     assert answer.status_code == 503
     assert answer.json
     assert answer.json["checks"]["worker"] == "stopping"
+
+
+@pytest.mark.parametrize(
+    "health, status, told",
+    [
+        (Health("redis"), 200, "ok"),
+        (Health("redis", away=12.3), 200, "away for 12 s, limits are approximate"),
+        (Health("redis", away=61.0, decides=False), 503, "away for 61 s, limits are approximate"),
+    ],
+)
+def test_ready_says_when_limits_are_approximate_because_redis_is_away(
+    app: Flask, client: FlaskClient, health: Health, status: int, told: str
+) -> None:
+    app.extensions["state"] = SimpleNamespace(health=lambda: health)
+    answer = client.get("/ready")
+    assert answer.json
+    assert (answer.status_code, answer.json["checks"]["redis"]) == (status, told)
 
 
 def test_ready_is_told_to_this_machine_to_who_is_signed_in_and_to_monitors(

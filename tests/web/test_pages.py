@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from opus_api import config
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
+from opus_api.state import Health
 from opus_api.web import console
 from tests.conftest import PASSWORD, Provider
 from tests.services.test_statistics import row, write
@@ -398,3 +399,24 @@ def test_a_full_dashboard_weighs_at_most_60_kb(person: FlaskClient, period: str)
 @pytest.mark.parametrize("path", ["/", "/index.html", "/static/index.html", "/static/dashboard.html"])
 def test_every_old_address_leads_to_the_dashboard(person: FlaskClient, path: str) -> None:
     assert person.get(path).headers["location"] == "/dashboard"
+
+
+# ---- what goes wrong behind the service
+
+
+TROUBLES: list[tuple[Health, int, str]] = [
+    (Health("redis", away=5.0), 0, "so limits are approximate"),
+    (Health("redis", away=61.0, decides=False), 0, "requests are refused until it is back"),
+    (Health("memory"), 7, "7 rows of the request log found no room"),
+]
+
+
+@pytest.mark.parametrize("health, dropped, told", TROUBLES, ids=[told for *_, told in TROUBLES])
+def test_whoever_is_signed_in_is_told_on_every_page_what_goes_wrong(
+    app: Flask, person: FlaskClient, monkeypatch: pytest.MonkeyPatch, health: Health, dropped: int, told: str
+) -> None:
+    assert 'class="banner"' not in person.get("/password").text
+    monkeypatch.setattr(app.extensions["state"], "health", lambda: health)
+    app.extensions["recorder"].log_dropped_total = dropped
+    assert told in person.get("/password").text
+    assert told not in Browser(app).get("/login").text
