@@ -419,4 +419,4 @@ def test_whoever_is_signed_in_is_told_on_every_page_what_goes_wrong(
     monkeypatch.setattr(app.extensions["state"], "health", lambda: health)
     app.extensions["recorder"].log_dropped_total = dropped
     assert told in person.get("/password").text
-    assert told not in Browser(app).get("/login").text
+    assert told not in app.test_client().get("/login").text
