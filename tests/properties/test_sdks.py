@@ -1,5 +1,6 @@
 """The official SDKs read our streams, and make of them what we make of them ourselves."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opus_api.dialects import DIALECTS
+from opus_api.dialects import openai as openai_dialect
+from opus_api.upstreams import UPSTREAMS
 from opus_api.wire.messages import fold
 from tests import grammar
 from tests.golden.pipeline import Exchange, answer
@@ -53,16 +56,29 @@ def test_the_anthropic_sdk_reads_every_golden_stream_as_we_fold_it(name: str) ->
 
 
 @pytest.mark.parametrize("name", streams("openai"))
-def test_the_openai_sdk_reads_every_golden_stream(name: str) -> None:
+def test_the_openai_sdk_reads_every_golden_stream_as_we_fold_it(name: str) -> None:
     chunks = [chunk for chunk in grammar.chunks(served(name)) if isinstance(chunk, dict)]
     if "error" in chunks[-1]:
         with pytest.raises(openai.APIError):
             openai_completion(served(name))
         return
-    said = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
-    choice = openai_completion(served(name))["choices"][0]
-    assert (choice["message"].get("content") or "") == said
-    assert choice["finish_reason"] in ("stop", "length", "tool_calls")
+    case = Case(name)
+    call = case.exchange.parse(case.body)
+    batches = UPSTREAMS[case.exchange.provider].events(call, iter([case.answered]), case.exchange.credentials)
+    whole = json.loads(openai_dialect.render(call, fold(itertools.chain.from_iterable(batches))))
+    told = openai_completion(served(name))
+    assert completed(told) == completed(whole)
+    if any(chunk.get("usage") for chunk in chunks):
+        counters = ("prompt_tokens", "completion_tokens", "total_tokens")
+        assert [told["usage"][name] for name in counters] == [whole["usage"][name] for name in counters]
+
+
+def completed(completion: dict[str, Any]) -> dict[str, Any]:
+    """What both accumulators keep of a completion."""
+    choice = completion["choices"][0]
+    message = choice["message"]
+    kept = {name: message.get(name) or None for name in ("content", "reasoning_content", "annotations")}
+    return {**kept, "finish_reason": choice["finish_reason"], "calls": _calls(choice)}
 
 
 @given(data=st.data())
@@ -105,7 +121,13 @@ def test_the_openai_sdk_makes_of_our_stream_what_we_render_whole(data: st.DataOb
 
 def _calls(choice: dict[str, Any]) -> list[Any]:
     calls = choice["message"].get("tool_calls") or []
-    return [(call["id"], call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls]
+    return [(call["id"], call["type"], _called(call)) for call in calls]
+
+
+def _called(call: dict[str, Any]) -> tuple[str, Any]:
+    if call["type"] == "custom":
+        return call["custom"]["name"], call["custom"]["input"]
+    return call["function"]["name"], json.loads(call["function"]["arguments"])
 
 
 def test_both_dialects_are_covered() -> None:
