@@ -138,6 +138,14 @@ class Catalog:
         }
 
 
+def only(resolution: Resolution, account_id: int, name: str) -> Resolution:
+    """What is left when only this account may answer. Raises NotFound."""
+    targets = tuple(t for t in resolution.targets if t.account is not None and t.account.id == account_id)
+    if not targets:
+        raise NotFound(f"model: {name} (this account does not serve it)")
+    return Resolution(targets, resolution.substituted)
+
+
 def is_glob(pattern: str) -> bool:
     return any(mark in pattern for mark in "*?[")
 

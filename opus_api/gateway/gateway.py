@@ -12,7 +12,7 @@ import gevent
 from opus_api.config import Settings
 from opus_api.dialects import DIALECTS
 from opus_api.gateway import tokens
-from opus_api.gateway.catalog import Catalog, Resolution, permits
+from opus_api.gateway.catalog import Catalog, Resolution, only, permits
 from opus_api.gateway.conversation import Warmth, identify
 from opus_api.gateway.dispatch import Dispatch, Worker
 from opus_api.gateway.limits import Limits, Spent
@@ -148,20 +148,23 @@ class Gateway:
         client_ip: str,
         recording: Recording | None = None,
         override: Override | None = None,
+        account_id: int | None = None,
     ) -> Answer:
-        """Begin the answer to a call; nothing was sent yet.
+        """Begin the answer to a call; nothing was sent yet. ``account_id``: nobody else may answer it.
 
         Raises ApiError: an unknown model, one that is not for this key, a limit of the key, or ``check_load``.
         """
         self.check_load()
         foreign = self._foreign(call.model, key) if override else None
         resolution = foreign or self.resolve(call.model, key, self._last_model)
+        if account_id is not None:
+            resolution = only(resolution, account_id, call.model)
         if resolution.substituted:
             call.warn("model_substituted")
         elif "haiku" not in call.model and not foreign:
             self._last_model = call.model
         call.input_estimate = tokens.estimate(call.body)
-        conversation = identify(call, str(key.id) if key else "") if self._sticky else None
+        conversation = identify(call, str(key.id) if key else "") if self._sticky and account_id is None else None
         dispatch = Dispatch(call, resolution.targets, self._worker, self._saved, conversation)
         dispatch.recording, dispatch.override = recording, override if foreign else None
         began, logged = time.time(), _is_logging(self.catalog().snapshot)
@@ -176,8 +179,8 @@ class Gateway:
             self._record(row(answer, key, began, client_ip), logged)
             if recording is not None:
                 recording.close(facts(answer))
-            for account_id, options in dispatch.lessons:
-                self._learn(account_id, options)
+            for learner, options in dispatch.lessons:
+                self._learn(learner, options)
 
         grant = self.limits.admit(key, call) if key else None
         answer = Answer(dispatch, request_id, self._saved.ping_interval, closed)

@@ -68,6 +68,7 @@ NAVIGATION = (
     Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages",)),
     Page("keys_pages.index", _l("Keys"), "keys"),
     Page("logs_pages.index", _l("Logs"), "logs"),
+    Page("chat_pages.index", _l("Chat"), "chat"),
     Page("connect_pages.index", _l("Connect"), "connect"),
 )
 
@@ -294,6 +295,7 @@ def register(app: Flask) -> None:
     """Adds every page blueprint and what their templates use."""
     from opus_api.web import (
         auth_pages,
+        chat_pages,
         connect_pages,
         cookies_pages,
         dashboard_pages,
@@ -305,6 +307,7 @@ def register(app: Flask) -> None:
     languages.register(app)
     pages_modules = (
         auth_pages,
+        chat_pages,
         connect_pages,
         cookies_pages,
         dashboard_pages,

@@ -29,6 +29,7 @@ CLIENT_PATH = re.compile(
     r"^/*v1|/v1/|/(messages|chat|completions|complete|responses|embeddings|models|files)(/|$)", re.I
 )
 SIGNS_OF_ANTHROPIC = ("anthropic-version", "x-api-key")  # headers
+CHAT_PAGE = "/chat"  # a page of the console, although clients say /chat/completions
 JSON_PATHS = ("/api/", "/v2/", "/health", "/openapi.json", "/metrics", "/ready")
 # For so many seconds a body that was refused is read and thrown away, so that its sender gets to read why.
 DISCARD_SECONDS = {413: 5.0, 408: 0.5}
@@ -49,7 +50,11 @@ def dialect_of(request: Request) -> ModuleType | None:
 
 
 def _dialect(path: str, headers: Container[str]) -> ModuleType | None:
-    if path.startswith(JSON_PATHS) or not (CLIENT_PATH.search(path) or "anthropic-version" in headers):
+    if (
+        path == "/chat"
+        or path.startswith(JSON_PATHS)
+        or not (CLIENT_PATH.search(path) or "anthropic-version" in headers)
+    ):
         return None
     path = path.lower()
     if "/chat/" in path or path.endswith("/responses"):

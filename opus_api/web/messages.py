@@ -1,6 +1,7 @@
 """Blueprint ``messages``: the routes that clients call. Parse, ask the gateway, render."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -107,35 +108,62 @@ def model(name: str) -> ResponseReturnValue:
 # ---- one answer
 
 
+@dataclass(slots=True)
+class Asking:
+    """Who asks. ``answer`` is there once one has begun."""
+
+    request_id: str
+    address: str
+    key: KeyValue | None
+    account_id: int | None = None  # the only one that may answer
+    by_client: bool = True  # no person with a browser, whose headers say nothing about upstreams
+    answer: Answer | None = None
+
+
 def _answer(dialect: ModuleType) -> Response:
     request_id = ids.request_id()
     address = client_ip(request, _settings())
-    model, recording = "", None
     try:
         _check_address(address)
         key = _key(request)
     except ApiError as error:
         return dialect_error(dialect, error, request_id)
+    return reply(dialect, Asking(request_id, address, key), _received)
+
+
+def reply(dialect: ModuleType, asking: Asking, read: Callable[[Recording | None], bytes]) -> Response:
+    """The whole way of a request that was let in; ``read`` gives its body and may raise ApiError."""
+    model, recording = "", None
     try:
         _gateway().check_load()  # before the body is read
-        override = overrides.brought(request, key, current_app.extensions["snapshots"])
-        recording = _gateway().recording(request_id)
-        model, call = _understood(dialect.parse, _received(recording), _headers(request))
+        override = (
+            overrides.brought(request, asking.key, current_app.extensions["snapshots"]) if asking.by_client else None
+        )
+        recording = _gateway().recording(asking.request_id)
+        model, call = _understood(dialect.parse, read(recording), _headers(request))
         if isinstance(call, ApiError):
             raise call
         call.session = request.headers.get("x-claude-code-session-id", "")
-        answer = _gateway().answer(call, key, request_id, address, recording, override)
+        key, address, account_id = asking.key, asking.address, asking.account_id
+        answer = _gateway().answer(call, key, asking.request_id, address, recording, override, account_id)
     except ApiError as error:
-        gone = isinstance(error, BodyCut)
-        if gone and _gateway().ending:  # it was us who cut it
-            error, gone = restarting(), False
-        _gateway().refused(Refusal(request_id, dialect.NAME, model, error, gone), key, address)
-        if recording is not None:
-            recording.client_out(dialect.status(error), (), dialect.error_body(error, request_id))
-            recording.close({"dialect": dialect.NAME, "model": model, "outcome": "refused"})
-        return dialect_error(dialect, error, request_id)
+        return _not_begun(dialect, asking, model, recording, error)
+    asking.answer = answer
     watch = ClientWatch(request.environ["gunicorn.socket"], answer.dispatch.patience) if _is_served() else None
     return _streamed(dialect, call, answer, watch) if call.stream else _whole(dialect, call, answer, watch)
+
+
+def _not_begun(
+    dialect: ModuleType, asking: Asking, model: str, recording: Recording | None, error: ApiError
+) -> Response:
+    gone = isinstance(error, BodyCut)
+    if gone and _gateway().ending:  # it was us who cut it
+        error, gone = restarting(), False
+    _gateway().refused(Refusal(asking.request_id, dialect.NAME, model, error, gone), asking.key, asking.address)
+    if recording is not None:
+        recording.client_out(dialect.status(error), (), dialect.error_body(error, asking.request_id))
+        recording.close({"dialect": dialect.NAME, "model": model, "outcome": "refused"})
+    return dialect_error(dialect, error, asking.request_id)
 
 
 def _received(recording: Recording | None) -> bytes:

@@ -49,3 +49,31 @@ def test_the_pages_fit_and_can_be_read(open_page: Open, session: str, width: int
         tab.click()
         assert not page.evaluate(TOO_WIDE), tab.inner_text()
         assert page.evaluate(FAINT_TEXT) == [], tab.inner_text()
+
+
+@both
+def test_a_conversation_of_two_turns(open_page: Open, session: str, script: bool) -> None:
+    page = open_page(session, script)
+    page.goto("/chat?model=practice/hello")
+    for words in ("Hello <b>you</b>", "And again"):
+        page.get_by_label("Message").fill(words)
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".turn.assistant").last).to_contain_text(f"You wrote: {words}")
+        expect(page.locator(".turn.assistant").last).to_contain_text("tokens in")
+    expect(page.locator(".turn.user")).to_have_count(2)
+    expect(page.locator(".turn b")).to_have_count(0)
+    page.get_by_text("Raw events").last.click()
+    expect(page.locator(".turn pre").last).to_contain_text("message_stop" if script else "end_turn")
+
+
+def test_an_answer_can_be_stopped_and_an_error_is_told_in_words(open_page: Open, session: str) -> None:
+    page = open_page(session)
+    page.goto("/chat?model=practice/hello")
+    page.get_by_label("Message").fill("[[practice:slow]] " + "word " * 200)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".turn.assistant .text")).to_contain_text("This is practice")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    page.get_by_label("Message").fill("[[practice:cut]] now")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_be_visible()
