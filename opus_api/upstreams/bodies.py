@@ -1,6 +1,7 @@
 """Reading an upstream's body, whatever it turns out to be: a stream, one JSON object, or no answer at all. Pure."""
 
 import itertools
+import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -135,8 +136,9 @@ class Reader(Protocol):
 
 
 def looks_broken(data: bytes) -> bool:
-    """Some event in these whole events does not end as JSON does; a look that costs next to nothing."""
-    return data.count(b"\n\n") != data.count(b"}\n\n")
+    """Some event in these whole events does not end as JSON does, or ends its lines as few servers do; a look that
+    costs next to nothing."""
+    return data.count(b"\n\n") != data.count(b"}\n\n") or b"\r" in data
 
 
 def relayed(waiting: Generator[list[Event], None, T]) -> Generator[Relayed, None, T]:
@@ -170,6 +172,10 @@ def relay(body: Iterable[bytes], reader: Reader, wanted: bool) -> Iterator[Relay
     yield reader.close()
 
 
+# An event whose data is empty is none, but the openai SDK tries to read it.
+EMPTY_DATA = re.compile(rb"^data(?::|$)", re.M)
+
+
 def _read_along(data: bytes, reader: Reader) -> Iterator[Relayed]:
     kept: list[bytes] = []
     facts: list[Event] = []
@@ -177,12 +183,12 @@ def _read_along(data: bytes, reader: Reader) -> Iterator[Relayed]:
     for piece in data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
         event = sse.parse(piece)
         try:
-            keep = reader.read(*event, facts) if event else bool(piece.strip())
+            keep = reader.read(*event, facts) if event else not EMPTY_DATA.search(piece)
         except Failure:
             yield b"".join(kept), facts
             raise
-        if keep:
-            kept.append(piece + b"\n\n")
-        elif event:
+        if not keep:
             all_kept = False
+        elif piece.strip():
+            kept.append(piece + b"\n\n")
     yield data if all_kept else b"".join(kept), facts  # as it came, down to the line ends, unless something is left out

@@ -46,6 +46,7 @@ def snapshot(*accounts: AccountValue, rules: Mapping[str, str] | None = None, se
         real_account_seen=bool(accounts) if seen is None else seen,
         installation_id="",
         pepper=b"",
+        secrets=frozenset(),
     )
 
 
