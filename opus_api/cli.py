@@ -413,9 +413,14 @@ def logs_cassette(request_id: str, target: Path | None) -> tuple[Any, str]:
 
 
 @command(logs_group, "purge")
-@click.option("--days", type=click.IntRange(0), help="Keep these many days; default: the setting logRetentionDays.")
+@click.option("--days", type=click.IntRange(0), help="Keep so many; default: logRetentionDays, and logRetentionMiB.")
 def logs_purge(days: int | None) -> tuple[Any, str]:
     """Delete old rows of the request log."""
     kept = saved_settings.log_days() if days is None else days
     deleted = retention.purge_logs(db.engine, kept)
-    return {"deleted": deleted}, f"Deleted {deleted} rows older than {kept} days."
+    said = f"older than {kept} days"
+    if days is None:
+        room = saved_settings.log_mib()
+        deleted += retention.shrink_logs(db.engine, room)
+        said += f" or beyond {room} MiB"
+    return {"deleted": deleted}, f"Deleted {deleted} rows {said}."

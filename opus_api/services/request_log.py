@@ -25,6 +25,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from opus_api import database
 from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
 from opus_api.services import statistics
+from opus_api.services.refusals import Counts, Refusals
 from opus_api.services.spool import Estate, Row, Spool, estates
 from opus_api.services.values import month_of
 
@@ -74,6 +75,7 @@ class Recorder:
         self._folder = folder
         self._spool = Spool(folder)
         self._states: deque[AccountState] = deque()
+        self.refusals = Refusals()
         self._lock = RLock()
         self._wake = Event()
         self._writer: gevent.Greenlet[[], None] | None = None
@@ -173,6 +175,8 @@ class Recorder:
     def _flush(self) -> None:
         if self._states:
             self._write_states()
+        if refused := self.refusals.take():
+            self._write_refusals(refused)
         if self._spool.waiting:
             self._drain(self._spool)
 
@@ -214,6 +218,13 @@ class Recorder:
             log.error("%d states of accounts were dropped (%s)", len(states), type(error).__name__)
         except BaseException:
             self._states.extendleft(reversed(states))
+            raise
+
+    def _write_refusals(self, refused: Counts) -> None:
+        try:
+            self._commit(lambda connection: statistics.add_refusals(connection, refused))
+        except BaseException:
+            self.refusals.give_back(refused)
             raise
 
     def _commit(self, write: Callable[[Connection], None]) -> None:

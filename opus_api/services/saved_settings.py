@@ -70,6 +70,9 @@ SAVED: Mapping[str, Saved] = {
     "debugLogMinutes": Saved(_whole(1, 1440), "Minutes after which debugLog switches itself off.", 60),
     "enableRequestLog": Saved(_flag, "Keep a row for each request; counters and limits go on without.", True),
     "logRetentionDays": Saved(_whole(1, 3650), "Days that rows of the request log are kept.", 30),
+    "logRetentionMiB": Saved(
+        _whole(1, 1_048_576), "MiB that the request log may take; the oldest rows go first.", 1024
+    ),
     "enableIPRateLimit": Saved(_flag, "Limit requests per address; always on with ANONYMOUS_ACCESS=on.", False),
     "ipRateLimitWindow": Saved(_whole(1, 1440), "Minutes in which requests of an address are counted.", 1),
     "ipRateLimitMax": Saved(_whole(1, 1_000_000), "Requests of one address in that time.", 100),
@@ -157,6 +160,12 @@ def log_days() -> int:
     """``logRetentionDays``, in the session of the current app context."""
     days: int = settings.get("logRetentionDays", SAVED["logRetentionDays"].default)
     return days
+
+
+def log_mib() -> int:
+    """``logRetentionMiB``, likewise."""
+    mib: int = settings.get("logRetentionMiB", SAVED["logRetentionMiB"].default)
+    return mib
 
 
 # ---- changing them

@@ -65,7 +65,12 @@ def refresh_tokens(means: Means) -> str:
 
 
 def purge_logs(means: Means) -> str:
-    return f"{retention.purge_logs(means.engine, saved_settings.log_days())} rows deleted"
+    old = retention.purge_logs(means.engine, saved_settings.log_days())
+    return f"{old + retention.shrink_logs(means.engine, saved_settings.log_mib())} rows deleted"
+
+
+def purge_refusals(means: Means) -> str:
+    return f"{retention.purge_refusals(means.engine, saved_settings.log_days())} counts deleted"
 
 
 def purge_account_events(means: Means) -> str:
@@ -94,6 +99,7 @@ JOBS = (
     Job("probe_invalid_accounts", MINUTE, probe_invalid_accounts),
     Job("refresh_tokens", MINUTE, refresh_tokens),
     Job("purge_logs", HOUR, purge_logs),
+    Job("purge_refusals", HOUR, purge_refusals),
     Job("purge_account_events", HOUR, purge_account_events),
     Job("purge_sessions", HOUR, purge_sessions),
     Job("purge_ip_rules", HOUR, purge_ip_rules),

@@ -9,10 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api import crypto
 from opus_api.config import Settings
+from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
 from opus_api.web.client import bearer, client_ip, presented_keys
 from opus_api.web.signed_in import is_signed_in
-from opus_api.wire.errors import Forbidden, Unauthorized, Unavailable
+from opus_api.wire.errors import ApiError, Forbidden, Unauthorized, Unavailable
 
 AWAY = "The database cannot be reached; try again."
 FOREIGN = ("X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-Ip", "Via", "Origin")
@@ -31,7 +32,14 @@ def keep_out() -> None:
     if client_ip(request, current_app.extensions["settings"]) not in blocked or request.path.startswith(OPEN_TO_ALL):
         return
     if not is_signed_in():
-        raise Forbidden("Your address is blocked.")
+        raise refused(Forbidden("Your address is blocked."))
+
+
+def refused(error: ApiError) -> ApiError:
+    """The error, once it is counted against the address of the present request."""
+    recorder: Recorder = current_app.extensions["recorder"]
+    recorder.refusals.note(client_ip(request, current_app.extensions["settings"]), error.status)
+    return error
 
 
 def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyValue | None:
@@ -50,8 +58,8 @@ def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyVa
     if may_be_anonymous(request, settings):
         return None
     if presented and snapshots.is_stale:
-        raise Unavailable(AWAY)
-    raise Unauthorized("invalid x-api-key" if presented else "x-api-key header is required")
+        raise refused(Unavailable(AWAY))
+    raise refused(Unauthorized("invalid x-api-key" if presented else "x-api-key header is required"))
 
 
 def _find(snapshot: Snapshot, key: str) -> KeyValue | None:

@@ -4,7 +4,7 @@ from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from opus_api.extensions import db
-from opus_api.services import logs, retention, statistics
+from opus_api.services import logs, refusals, retention, statistics
 from opus_api.services.values import FieldError, moment, whole
 from opus_api.web.bodies import json_object, never_stored
 from opus_api.web.signed_in import signed_in
@@ -33,6 +33,13 @@ def stats() -> ResponseReturnValue:
         raise FieldError("by", f"must be one of {', '.join(statistics.BY)}.")
     start, end = moment("from", request.args.get("from")), moment("to", request.args.get("to"))
     return jsonify(data=statistics.answer(db.session.connection(), by, start, end))
+
+
+@bp.get("/refused")
+@signed_in
+def refused() -> ResponseReturnValue:
+    """Requests that were not let in, counted by address and minute, or the addresses with most of them."""
+    return jsonify(data=refusals.answer(db.session.connection(), request.args))
 
 
 @bp.post("/cleanup")

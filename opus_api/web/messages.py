@@ -277,7 +277,10 @@ def _check_address(address: str) -> None:
     saved, settings = snapshots.current().settings, _settings()
     if settings.anonymous_access == "on" or saved_settings.value(saved, settings, "enableIPRateLimit"):
         most, minutes = (saved_settings.value(saved, settings, f"ipRateLimit{name}") for name in ("Max", "Window"))
-        _gateway().limits.admit_address(address, most, minutes)
+        try:
+            _gateway().limits.admit_address(address, most, minutes)
+        except ApiError as error:
+            raise guards.refused(error) from None
 
 
 def _headers(request: Request) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from opus_api.config import Settings
-from opus_api.services import statistics
+from opus_api.services import refusals, statistics
 from opus_api.services.logs import MOST
 from opus_api.web import openapi_schemas as schemas
 from opus_api.web.openapi_schemas import Schema
@@ -116,6 +116,9 @@ _MANAGEMENT: dict[str, Operation] = {
     "management.unblock_ip": _done(schemas.UNBLOCK),
     "logs.index": Operation(schemas.PAGE, query=_LOG),
     "logs.stats": Operation(schemas.STATISTICS, query={"by": schemas.one_of(*statistics.BY), **_SPAN}),
+    "logs.refused": Operation(
+        schemas.REFUSED, query={"by": schemas.one_of(*refusals.BY), "ip": schemas.TEXT, "limit": _LOG["limit"], **_SPAN}
+    ),
     "logs.cleanup": Operation(
         schemas.shows(deleted=schemas.COUNT),
         schemas.takes("days", days={"type": "integer", "minimum": 0, "maximum": 36_500}),

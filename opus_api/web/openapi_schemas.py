@@ -193,6 +193,7 @@ def settings(configured: Any) -> tuple[Schema, Schema]:
     secrets = {name: {"description": help} for name, help in saved_settings.SECRETS.items()}
     hidden = {name: {"type": "null", **words} for name, words in secrets.items()}
     written = {name: {**maybe(TEXT), **words, "writeOnly": True} for name, words in secrets.items()}
+    known[saved_settings.DEBUG_UNTIL] = {**maybe(TIME), "readOnly": True}
     return shows(**known, **hidden), takes(**known, **written)
 
 
@@ -230,6 +231,16 @@ STATISTICS = shows(
             p50_ms=maybe(COUNT),
             p95_ms=maybe(COUNT),
         )
+    )
+)
+REFUSED = shows(
+    data=every(
+        {
+            "anyOf": [
+                shows(minute=TIME, client_ip=TEXT, status=COUNT, requests=COUNT),
+                shows(client_ip=TEXT, requests=COUNT, last=TIME),
+            ]
+        }
     )
 )
 EXPLANATION = shows(

@@ -12,8 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 
 from opus_api.extensions import db
-from opus_api.models import Account, RequestLog, User, UserSession, now
-from opus_api.services import exchange_log, retention, settings, upkeep
+from opus_api.models import Account, Refusal, RequestLog, User, UserSession, now
+from opus_api.services import exchange_log, retention, settings, statistics, upkeep
 from opus_api.services.upkeep import Means
 from tests.conftest import Provider
 
@@ -181,6 +181,29 @@ def test_rows_go_after_30_days_or_as_the_setting_says(means: Means) -> None:
     settings.put("logRetentionDays", 10)
     db.session.commit()
     assert upkeep.purge_logs(means) == "2 rows deleted"
+
+
+def test_the_log_is_kept_within_its_room(means: Means, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "ROW_SIZE", 2**20 // 4)  # four rows are a MiB
+    log_rows(3, 5)
+    log_rows(4, 1)
+    settings.put("logRetentionMiB", 2)
+    db.session.commit()
+    assert upkeep.purge_logs(means) == "0 rows deleted"
+    settings.put("logRetentionMiB", 1)
+    db.session.commit()
+    assert upkeep.purge_logs(means) == "3 rows deleted"
+    assert all(name.startswith("req_1_") for name in db.session.scalars(sa.select(RequestLog.request_id)))
+
+
+def test_counts_of_refusals_go_as_rows_do(means: Means) -> None:
+    minute = int(now().timestamp()) // 60
+    days = {age: minute - age * 24 * 60 for age in (29, 31)}
+    with db.engine.begin() as connection:
+        for at in days.values():
+            statistics.add_refusals(connection, {(at, f"192.0.2.{n}", 401): 1 for n in range(250)})
+    assert upkeep.purge_refusals(means) == "250 counts deleted"
+    assert set(db.session.scalars(sa.select(Refusal.minute))) == {days[29]}
 
 
 @contextmanager
