@@ -88,8 +88,8 @@ def register(region: str) -> Flow[Client | Refused]:
     members = _members(response)
     if response.status != 200 or not (members.get("clientId") and members.get("clientSecret")):
         return _refused(response)
-    ends = members.get("clientSecretExpiresAt")
-    expires_at = float(ends) if isinstance(ends, int) and 0 < ends < LATEST else None
+    ends: Any = members.get("clientSecretExpiresAt")
+    expires_at = float(ends) if type(ends) in (int, float) and 0 < ends < LATEST else None
     return Client(str(members["clientId"]), str(members["clientSecret"]), expires_at)
 
 
@@ -156,12 +156,18 @@ def _members(response: HttpResponse) -> Mapping[str, Any]:
 
 def _refused(response: HttpResponse, *secrets: str) -> Refused:
     members = _members(response)
-    error = members["error"] if isinstance(members.get("error"), str) else f"status {response.status}"
+    error = members["error"] if isinstance(members.get("error"), str) else _named(response)
     said = members.get("error_description")
     message = f"The sign-in service answered {response.status}: {error}" + (f" ({said})" if said else "")
     for secret in secrets:
         message = scrub(message, Credentials(api_key=secret))
     return Refused(error, message[:200])
+
+
+def _named(response: HttpResponse) -> str:
+    """OAuth's word for the exception in the header (InvalidGrantException -> invalid_grant), for a body without one."""
+    name = response.headers.get("x-amzn-errortype", "").partition(":")[0].removesuffix("Exception")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() or f"status {response.status}"
 
 
 def _seconds(value: Any, default: float) -> float:

@@ -16,6 +16,7 @@ MODEL = "claude-sonnet-4.5"
 NAME = "mcp__git-hub__list-files"  # outside of the service's alphabet
 SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
 ASK = "Use the tool, please."
+SAYING: list[Any] = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +167,10 @@ def test_a_suspended_account_is_taken_out_and_another_answers(running: Gateway, 
     finally:
         service.suspended.clear()
         running.api("POST", "/v2/accounts/reset")
+
+
+def test_a_client_that_leaves_a_silent_answer_is_seen(running: Gateway, claude: anthropic.Anthropic) -> None:
+    with claude.messages.stream(model="amazonq/fake-silent", max_tokens=500, messages=SAYING) as stream:
+        assert next(iter(stream.text_stream))
+    (row,) = wait_until(lambda: running.api("GET", "/v2/logs?model=amazonq/fake-silent")["data"], 10.0)
+    assert (row["outcome"], row["provider"]) == ("client_gone", "amazonq")

@@ -22,6 +22,7 @@ from opus_api.services.oidc import Tokens
 from opus_api.upstreams.base import Failure, Verdict
 from tests import bars
 from tests.fakes.amazonq import AmazonQ, Session
+from tests.live import wait_until
 from tests.processes import clean
 
 PROCESSES, WAITERS = 4, 50
@@ -236,6 +237,37 @@ def test_a_suspended_account_is_invalid_for_good(app: Flask, service: AmazonQ, a
     app.extensions["accounts"].validate(account.id)
     db.session.expire_all()
     assert (account.state, account.state_reason) == ("invalid", "suspended")
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_process_killed_while_it_renews_holds_nobody_up(
+    service: AmazonQ, tokens: Tokens, account: Account, environment: dict[str, str], overlap: bool
+) -> None:
+    """What it was granted is lost with it. Where the service takes the old token once more, the account is not."""
+    account_id, asked = account.id, len(service.of("/token"))
+    db.session.rollback()
+    service.token_delay, service.overlap = 1.0, overlap
+    command = [sys.executable, "-m", "tests.fakes.waiters", str(account_id), "1"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    with subprocess.Popen(command, env=clean(environment), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("1\n")
+        process.stdin.flush()
+        wait_until(lambda: len(service.of("/token")) > asked, 10.0)
+        process.kill()
+    wait_until(lambda: service.refreshed, 10.0)  # granted, and nobody there to hear it
+    service.token_delay = 0.0
+    account = db.session.get_one(Account, account_id)
+    assert account.lease_owner is not None
+    account.lease_until = now()  # as it is half a minute later
+    db.session.commit()
+    if overlap:
+        assert tokens.renewed(account_id, seen(account)).access_token == service.sessions[0].access_token
+    else:
+        assert refused(tokens, account).verdict is Verdict.AUTH
+        assert str(account.state_reason).startswith("sign in again")
 
 
 # ---- bar 10

@@ -246,6 +246,10 @@ FAILURES = {
     ),
     "JSON with 200": (b'{"__type":"x#ThrottlingException","message":"slow"}', 429, "rate_limit_error", "slow"),
     "a web page": (b"<html>", 502, "api_error", "upstream sent a web page instead of an answer"),
+    "a message of 2 MB": (
+        body(START, said("x" * 2_000_000)),
+        502, "api_error", "upstream sent a broken event stream: a message has an impossible length",
+    ),
     "a tool call without a name": (
         body(("toolUseEvent", {"toolUseId": "a"})), 502, "api_error", "upstream sent a tool call without a name",
     ),
