@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --requir
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench logs tokens lock translations browser generations claude-code soak chaos bars
+.PHONY: help setup run test check fix bench logs tokens lock translations browser generations claude-code screenshots soak chaos bars
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ logs: $(RUNTIME) ## time the log's questions with a million rows
 
 tokens: $(RUNTIME) ## measure token counting against recorded truth
 	@$(BIN)/python bench/tokens.py --truth $(TRUTH) --write docs/performance.md
+
+screenshots: $(DEV) ## take a picture of every page of the console into docs/screenshots
+	@$(BIN)/python scripts/screenshots.py
 
 soak: $(DEV) ## 20,000 examples of each property, 200,000 requests without a leak; more than an hour
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties

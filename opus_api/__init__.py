@@ -63,7 +63,7 @@ def _services(app: Flask, settings: Settings) -> None:
     from opus_api.services.accounts import Accounts
     from opus_api.services.contacts import Contacts
     from opus_api.services.exchange_log import ExchangeLog
-    from opus_api.services.login_throttle import LoginThrottle
+    from opus_api.services.login_throttle import SHOWN_KEY, LoginThrottle
     from opus_api.services.oidc import Tokens
     from opus_api.services.request_log import Recorder
     from opus_api.services.sign_ins import SignIns
@@ -89,6 +89,7 @@ def _services(app: Flask, settings: Settings) -> None:
     )
     app.extensions["contacts"] = Contacts(state)
     app.extensions["login_throttle"] = LoginThrottle(state)
+    app.extensions["key_throttle"] = LoginThrottle(state, attempt=SHOWN_KEY)
 
 
 def _sessions(app: Flask, settings: Settings) -> None:

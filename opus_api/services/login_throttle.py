@@ -1,4 +1,4 @@
-"""Slowing down guesses of passwords, whichever worker is asked. What is counted is forgotten after an hour."""
+"""Slowing down guesses of passwords and keys, whichever worker is asked. What is counted is forgotten after an hour."""
 
 import hashlib
 import math
@@ -11,12 +11,14 @@ from opus_api.wire.errors import RateLimited
 FREE_FAILURES = 5  # then 1 s, 2 s, 4 s …
 LONGEST = 300.0  # seconds; never for good, or anybody could lock anybody out
 ATTEMPT = Charge("sign-ins", 60.0, 1, 100)  # of all users together
+SHOWN_KEY = Charge("keys shown", 60.0, 1, 300)  # on /my, by everybody together
 
 
 class LoginThrottle:
-    def __init__(self, state: State, now: Callable[[], float] = clock.now):
+    def __init__(self, state: State, now: Callable[[], float] = clock.now, attempt: Charge = ATTEMPT):
         self._state = state
         self._now = now
+        self._attempt = attempt
 
     def admit(self, username: str, ip: str) -> None:
         """Call before a password is looked at. Raises RateLimited with ``retry-after``, StateUnavailable."""
@@ -24,7 +26,7 @@ class LoginThrottle:
         opens = _opens(self._state.strikes(_name(username, ip), now))
         if opens > now:
             raise _wait(opens - now)
-        if refused := self._state.spend([ATTEMPT], now):
+        if refused := self._state.spend([self._attempt], now):
             raise _wait(refused.wait)
 
     def failed(self, username: str, ip: str) -> None:
@@ -48,4 +50,4 @@ def _opens(failures: Strikes) -> float:
 
 def _wait(seconds: float) -> RateLimited:
     whole = max(1, math.ceil(seconds))
-    return RateLimited(f"Too many attempts to sign in; try again in {whole} s.", {"retry-after": str(whole)})
+    return RateLimited(f"Too many attempts; try again in {whole} s.", {"retry-after": str(whole)})

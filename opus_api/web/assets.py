@@ -16,7 +16,8 @@ KINDS = {"app.css": "text/css", "app.js": "text/javascript"}
 FOR_GOOD = "public, max-age=31536000, immutable"
 
 
-@bp.get("/static/<any('app.css', 'app.js'):name>")
+@bp.get("/static/app.css", defaults={"name": "app.css"})
+@bp.get("/static/app.js", defaults={"name": "app.js"})
 def show(name: str) -> Response:
     """One of ``KINDS``."""
     body = content(current_app.static_folder or "", name)

@@ -19,12 +19,13 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """``top`` is what the upper edge stands for; ``paths`` has one SVG path for each series."""
+    """``top`` is what the upper edge stands for; ``paths`` and ``dots`` have one SVG path for each series."""
 
     periods: tuple[Period, ...]
     top: float
     paths: tuple[str, ...]
     is_filled: bool
+    dots: tuple[str, ...] = ()  # points of a line that have no neighbour
 
     @property
     def is_empty(self) -> bool:
@@ -43,7 +44,8 @@ def lines(labels: Sequence[str], *series: Sequence[float | None]) -> Chart:
     """Lines over the same periods; a period without a value breaks its line."""
     columns = [tuple(value or 0 for value in column) for column in zip(*series, strict=True)]
     top = nice(max((max(column) for column in columns), default=0))
-    return Chart(_periods(labels, columns), top, tuple(_line(one, top) for one in series), is_filled=False)
+    drawn = tuple(_line(one, top) for one in series)
+    return Chart(_periods(labels, columns), top, drawn, is_filled=False, dots=tuple(_dots(one, top) for one in series))
 
 
 def _periods(labels: Sequence[str], columns: Sequence[tuple[float, ...]]) -> tuple[Period, ...]:
@@ -67,14 +69,25 @@ def _bars(columns: Sequence[tuple[float, ...]], series: int, top: float) -> str:
 
 def _line(series: Sequence[float | None], top: float) -> str:
     """The path of a line, begun anew after each gap."""
-    place, path, pen = WIDTH / max(1, len(series)), [], "M"
+    path, pen = [], "M"
     for number, value in enumerate(series):
         if value is None:
             pen = "M"
         else:
-            path.append(f"{pen}{(number + 0.5) * place:.0f} {HEIGHT - value / top * HEIGHT:.1f}")
+            path.append(f"{pen}{_point(number, value, len(series), top)}")
             pen = "L"
     return "".join(path)
+
+
+def _dots(series: Sequence[float | None], top: float) -> str:
+    """A line of no length, which round ends make a dot, wherever a value stands alone."""
+    around = [None, *series, None]
+    alone = [n for n, value in enumerate(series) if value is not None and around[n] is None and around[n + 2] is None]
+    return "".join(f"M{_point(number, series[number] or 0, len(series), top)}h0" for number in alone)
+
+
+def _point(number: int, value: float, of: int, top: float) -> str:
+    return f"{(number + 0.5) * WIDTH / max(1, of):.0f} {HEIGHT - value / top * HEIGHT:.1f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ OPEN_PATHS = {
     "/logout",
     "/theme",
     "/language",
+    "/my",
 }
 PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 
@@ -301,6 +302,8 @@ def register(app: Flask) -> None:
         dashboard_pages,
         keys_pages,
         logs_pages,
+        my_pages,
+        patterns_pages,
         sign_in_pages,
     )
 
@@ -313,6 +316,8 @@ def register(app: Flask) -> None:
         dashboard_pages,
         keys_pages,
         logs_pages,
+        my_pages,
+        patterns_pages,
         sign_in_pages,
     )
     for pages in (assets.bp, bp, *(module.bp for module in pages_modules)):

@@ -159,6 +159,15 @@ class LoginForm(PageForm):
         self.password.render_kw = {**self.password.render_kw, "autofocus": True}
 
 
+class MyForm(PageForm):
+    key = PasswordField(
+        _l("API key"),
+        [InputRequired(_l("Paste your API key."))],
+        filters=[_stripped],
+        render_kw={"autocomplete": "off", "spellcheck": "false", "autofocus": True},
+    )
+
+
 class PasswordForm(PageForm):
     old_password = PasswordField(
         _l("Current password"),

@@ -53,7 +53,7 @@ def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyVa
         raise Unavailable(AWAY) from None
     presented = presented_keys(request)
     for key in presented:
-        if found := _find(snapshot, key):
+        if found := known_key(snapshot, key):
             return found
     if may_be_anonymous(request, settings):
         return None
@@ -62,7 +62,8 @@ def api_key(request: Request, snapshots: Snapshots, settings: Settings) -> KeyVa
     raise refused(Unauthorized("invalid x-api-key" if presented else "x-api-key header is required"))
 
 
-def _find(snapshot: Snapshot, key: str) -> KeyValue | None:
+def known_key(snapshot: Snapshot, key: str) -> KeyValue | None:
+    """By its value; None for one that opens nothing."""
     found = snapshot.keys.get(crypto.keyed_hash(snapshot.pepper, key))
     if found and found.expires_at is not None and found.expires_at <= time.time():
         return None

@@ -63,7 +63,7 @@ def _state(key: ApiKey) -> str:
     return "expired" if key.expires_at is not None and key.expires_at <= now() else "active"
 
 
-def _row(key: ApiKey, usage: Mapping[str, Any]) -> Row:
+def row_of(key: ApiKey, usage: Mapping[str, Any]) -> Row:
     return Row(
         id=key.id,
         name=key.name,
@@ -112,7 +112,7 @@ def index() -> str:
     usage = _usage(period)
     return render_template(
         "keys/index.html",
-        rows=[_row(key, usage.get(key.id, UNUSED)) for key in chosen[(page - 1) * PER_PAGE : page * PER_PAGE]],
+        rows=[row_of(key, usage.get(key.id, UNUSED)) for key in chosen[(page - 1) * PER_PAGE : page * PER_PAGE]],
         period=period.name,
         periods=list(overview.PERIODS),
         with_revoked=with_revoked,
@@ -148,7 +148,7 @@ def create() -> str:
         owner: Installation = current_app.extensions["installation"]
         try:
             key, value = api_keys.create(owner.pepper, form.body())
-            return render_template("keys/made.html", row=_row(key, UNUSED), value=value, model=_example(key.models))
+            return render_template("keys/made.html", row=row_of(key, UNUSED), value=value, model=_example(key.models))
         except ApiError as error:
             form.refuse(error)
     return render_template("keys/new.html", form=form)
@@ -189,7 +189,7 @@ def _editable(key: ApiKey) -> dict[str, Any]:
 
 def _edit_page(key: ApiKey, form: KeyForm) -> str:
     usage = {"requests": key.requests, "input_tokens": key.input_tokens, "output_tokens": key.output_tokens}
-    return render_template("keys/edit.html", row=_row(key, usage), form=form)
+    return render_template("keys/edit.html", row=row_of(key, usage), form=form)
 
 
 # --- Revoke ---------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def _edit_page(key: ApiKey, form: KeyForm) -> str:
 @bp.get("/keys/<int:key_id>/revoke")
 def revoke(key_id: int) -> str:
     """Asks first."""
-    return render_template("keys/revoke.html", row=_row(api_keys.get(key_id), UNUSED))
+    return render_template("keys/revoke.html", row=row_of(api_keys.get(key_id), UNUSED))
 
 
 @bp.post("/keys/<int:key_id>/revoke")

@@ -38,3 +38,25 @@ def test_a_line_breaks_where_nothing_was_measured() -> None:
 def test_nothing_is_an_empty_chart(series: list[int]) -> None:
     assert charts.stacked(["x"] * len(series), series).is_empty
     assert charts.lines(["x"] * len(series), series).is_empty
+
+
+def test_a_value_that_stands_alone_is_a_dot() -> None:
+    chart = charts.lines(["a", "b", "c", "d"], [None, 5, None, None], [1, 2, None, 4])
+    assert chart.paths == ("M225 0.0", "M75 112.0L225 84.0M525 28.0")
+    assert chart.dots == ("M225 0.0h0", "M525 28.0h0")
+    assert charts.stacked(["a"], [1]).dots == ()
+
+
+@pytest.mark.parametrize(
+    "spans, first, bars",
+    [
+        ([100], 40, [(0, 100, 40)]),
+        ([100], None, [(0, 100, 100)]),
+        ([25, 75], 50, [(0, 25, 25), (25, 75, 25)]),
+        ([25, 75], 10, [(0, 25, 25), (25, 75, 0)]),
+        ([0], 0, [(0, 0, 0)]),
+        ([], None, []),
+    ],
+)
+def test_tries_stand_one_after_the_other(spans: list[int], first: int | None, bars: list[tuple[float, ...]]) -> None:
+    assert [(bar.start, bar.width, bar.wait) for bar in charts.timeline(spans, first)] == bars
