@@ -8,7 +8,9 @@ import gc
 import json
 import os
 import resource
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ def on_starting(server: Any) -> None:
     addresses = [] if inherited else [address for address in server.cfg.address if isinstance(address, tuple)]
     _check_in_a_process_of_its_own(server.cfg.workers, addresses)
     _raise_file_limit()
+    # Each worker keeps its counters there, for whichever is asked for /metrics; set before prometheus_client is loaded.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="opus-metrics-")
     from opus_api.web.worker import Generations  # after the check, which says in one sentence what is wrong
 
     server.generations = Generations()
@@ -76,6 +80,16 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (ValueError, OSError) as error:  # macOS has a lower limit of its own
         sys.stderr.write(f"The limit of open files stays as it is ({error}).\n")
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """What a dead worker had on its way is not live any more; its counters stay."""
+    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.pid}.db"):
+        file.unlink(missing_ok=True)
+
+
+def on_exit(server: Any) -> None:
+    shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)  # unset: it never began
 
 
 def when_ready(server: Any) -> None:

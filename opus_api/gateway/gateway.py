@@ -20,7 +20,7 @@ from opus_api.gateway.load import Load
 from opus_api.gateway.override import Override
 from opus_api.gateway.pool import Outlook, Pool
 from opus_api.gateway.stream import Answer
-from opus_api.services import explanations, saved_settings
+from opus_api.services import explanations, metrics, saved_settings
 from opus_api.services.exchange_log import ExchangeLog, Recording
 from opus_api.services.explanations import Try
 from opus_api.services.oidc import Renew
@@ -176,7 +176,10 @@ class Gateway:
                 self.warmth.count(dispatch.warm)
             if grant:
                 self.limits.settle(grant, spent(answer))
-            self._record(row(answer, key, began, client_ip), logged)
+            entry = row(answer, key, began, client_ip)
+            self._record(entry, logged)
+            metrics.LIVE.dec()
+            metrics.count(entry, dispatch.tries)
             if recording is not None:
                 recording.close(facts(answer))
             for learner, options in dispatch.lessons:
@@ -187,6 +190,7 @@ class Gateway:
         if grant:
             answer.headers = grant.headers
         self._live.add(answer)
+        metrics.LIVE.inc()
         if logged:
             self._recorder.began(first_words(answer, key, began, client_ip))
         return answer
@@ -231,6 +235,7 @@ class Gateway:
             "client_ip": client_ip,
             "trace": explanations.trace((), refusal.error.message, _heals(refusal.error)),
         }
+        metrics.count(entry)
         self._record(entry, _is_logging(self.catalog().snapshot))
 
     def _record(self, entry: Mapping[str, Any], logged: bool) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from opus_api import database
 from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
-from opus_api.services import statistics
+from opus_api.services import metrics, statistics
 from opus_api.services.refusals import Counts, Refusals
 from opus_api.services.spool import Estate, Row, Spool, estates
 from opus_api.services.values import month_of
@@ -94,6 +94,7 @@ class Recorder:
             self._full = False
         else:
             self.log_dropped_total += 1
+            metrics.DROPPED.inc()
 
     def account_state(self, change: AccountState) -> None:
         """Written at once, so that a restart does not forget a cooldown."""
@@ -200,6 +201,7 @@ class Recorder:
                     self._write([row])
                 return
             self.log_dropped_total += 1
+            metrics.DROPPED.inc()
             log.error("a row of the request log was dropped (%s)", type(error).__name__)
         if self._engine.dialect.name == "sqlite":
             self._off_hub(self._sync_sqlite)

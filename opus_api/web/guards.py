@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api import crypto
 from opus_api.config import Settings
+from opus_api.services import metrics
 from opus_api.services.request_log import Recorder
 from opus_api.services.snapshot import KeyValue, Snapshot, Snapshots
 from opus_api.web.client import bearer, client_ip, presented_keys
@@ -39,6 +40,7 @@ def refused(error: ApiError) -> ApiError:
     """The error, once it is counted against the address of the present request."""
     recorder: Recorder = current_app.extensions["recorder"]
     recorder.refusals.note(client_ip(request, current_app.extensions["settings"]), error.status)
+    metrics.REFUSED.labels(str(error.status)).inc()
     return error
 
 

@@ -69,6 +69,7 @@ def _settings(shown: Schema, changed: Schema) -> dict[str, Operation]:
 _CLIENTS: dict[str, Operation] = {
     "health.health": Operation(schemas.HEALTH),
     "health.healthz": Operation(schemas.shows(status={"const": "ok"})),
+    "health.show_metrics": Operation(schemas.TEXT, media="text/plain"),
     "health.ready": Operation(schemas.READY, also={503: schemas.READY}),
     "openapi.index": Operation(schemas.OBJECT),
     "messages.messages": Operation(schemas.MESSAGE, schemas.MESSAGE_REQUEST, streams=True),
