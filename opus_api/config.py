@@ -219,6 +219,7 @@ class Settings:
     # Not environment variables of ours: config.yaml's `test: true`, and the platform's mark of a Hugging Face Space.
     practice_only: bool = False
     space_id: str = ""
+    given: frozenset[str] = frozenset()  # names of the settings above that somebody has set
 
     @property
     def on_sqlite(self) -> bool:
@@ -249,11 +250,13 @@ def load(root: Path = ROOT, environ: Mapping[str, str] | None = None) -> Setting
     lower = {name.upper(): environ[name] for name in ("http_proxy", "https_proxy", "no_proxy") if name in environ}
     merged = {**from_file, **dotenv, **lower, **environ}
     values: dict[str, Any] = {"practice_only": from_file.get("test") == "true", "space_id": merged.get("SPACE_ID", "")}
+    given: set[str] = set()
     for item in fields(Settings):
         text = merged.get(item.metadata["env"], "") if item.metadata else ""
         if text.strip():
             values[item.name] = item.metadata["parse"](item.metadata["env"], text)
-    return _completed(Settings(**values), from_file)
+            given.add(item.metadata["env"])
+    return _completed(Settings(**values, given=frozenset(given)), from_file)
 
 
 def _completed(settings: Settings, from_file: Mapping[str, str]) -> Settings:

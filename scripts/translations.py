@@ -19,6 +19,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from opus_api.services.saved_settings import SAVED  # noqa: E402
 from opus_api.upstreams import UPSTREAMS  # noqa: E402
 
 LOCALES = ("zh_Hans_CN",)
@@ -55,6 +56,8 @@ def said() -> Iterator[str | tuple[str, ...]]:
         yield from filter(None, (option.help for option in upstream.options))
         if upstream.terms:
             yield upstream.terms
+    for setting in SAVED.values():
+        yield from (setting.section, setting.label, setting.help)
 
 
 def updated(locale: str) -> Catalog:

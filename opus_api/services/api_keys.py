@@ -31,7 +31,7 @@ def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
     name = values.name("name", data.get("name"))
     given = data.get("value")
     value = crypto.new_api_key() if given is None else checked_value("value", given)
-    if _live(name) is not None:
+    if live(name) is not None:
         raise Conflict(f"name: there is a key named {name!r} already.")
     key = ApiKey(
         name=name,
@@ -68,7 +68,7 @@ def update(key_id: int, data: Mapping[str, Any]) -> ApiKey:
         changed["expires_at"] = values.moment("expires_at", data["expires_at"])
     if key.revoked_at is not None:
         raise Conflict("This key is revoked; create another one.")
-    if changed.get("name", key.name) != key.name and _live(changed["name"]) is not None:
+    if changed.get("name", key.name) != key.name and live(changed["name"]) is not None:
         raise Conflict(f"name: there is a key named {changed['name']!r} already.")
     for field, value in changed.items():
         setattr(key, field, value)
@@ -81,7 +81,7 @@ def replace(pepper: bytes, name: str, value: str) -> None:
 
     Raises IntegrityError when another key has the value.
     """
-    key = _live(name)
+    key = live(name)
     if not value:
         if key is not None:
             key.revoked_at = now()
@@ -105,7 +105,7 @@ def revoke(key: ApiKey) -> None:
 
 def named(name: str) -> ApiKey:
     """The live key of this name. Raises NotFound."""
-    key = _live(name)
+    key = live(name)
     if key is None:
         raise NotFound(f"There is no key named {name!r}.")
     return key
@@ -140,7 +140,8 @@ def as_json(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _live(name: str) -> ApiKey | None:
+def live(name: str) -> ApiKey | None:
+    """The key of this name that is not revoked."""
     return db.session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)))
 
 

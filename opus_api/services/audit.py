@@ -15,8 +15,15 @@ def note(who: str, what: str, before: Any = None, after: Any = None) -> None:
     db.session.add(Change(who=who, what=what, before=before, after=after))
 
 
-def newest(limit: int = 100) -> Sequence[Change]:
-    return db.session.scalars(select(Change).order_by(Change.id.desc()).limit(limit)).all()
+def newest(limit: int = 100, before: int | None = None, who: str = "", what: str = "") -> Sequence[Change]:
+    """Those of an id below ``before``, by this person, of this thing; "" for any."""
+    query = select(Change).order_by(Change.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Change.id < min(before, 2**63 - 1))
+    for column, wanted in ((Change.who, who), (Change.what, what)):
+        if wanted:
+            query = query.where(column == wanted.replace("\x00", ""))
+    return db.session.scalars(query).all()
 
 
 def as_json(change: Change) -> dict[str, Any]:

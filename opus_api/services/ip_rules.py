@@ -94,6 +94,12 @@ def block(data: Mapping[str, Any]) -> IpRule:
     return rule
 
 
+def covers(data: Mapping[str, Any], ip: str) -> bool:
+    """Whether blocking ``data`` would keep this address out, too. Raises FieldError."""
+    address, network = parsed(ip), _network({name: data.get(name) for name in ("ip", "cidr")})
+    return address is not None and address in network
+
+
 def unblock(data: Mapping[str, Any]) -> None:
     """As POST /v2/ips/unblock takes it. Raises FieldError, NotFound."""
     values.known(data, {"ip", "cidr"})

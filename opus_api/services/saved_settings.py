@@ -59,41 +59,95 @@ def _choice(*allowed: str) -> Check:
 class Saved:
     """``field`` of config.Settings holds the value while nothing is saved; without one, ``default`` does."""
 
+    section: str
+    label: str
     check: Check
     help: str
     default: Any = None
     field: str = ""
 
 
+# In the order of the page.
+SECTIONS = ACCOUNTS, ADDRESSES, LOG, WAITING = (
+    "Accounts and retries",
+    "Limit per address",
+    "Request log",
+    "Waiting for providers",
+)
+
 SAVED: Mapping[str, Saved] = {
-    "debugLog": Saved(_flag, "Keep whole exchanges in files, secrets redacted.", field="debug_mode"),
-    "debugLogMinutes": Saved(_whole(1, 1440), "Minutes after which debugLog switches itself off.", 60),
-    "enableRequestLog": Saved(_flag, "Keep a row for each request; counters and limits go on without.", True),
-    "logRetentionDays": Saved(_whole(1, 3650), "Days that rows of the request log are kept.", 30),
+    "debugLog": Saved(LOG, "Debug log", _flag, "Keep whole exchanges in files, secrets redacted.", field="debug_mode"),
+    "debugLogMinutes": Saved(
+        LOG, "Minutes of debug log", _whole(1, 1440), "Minutes after which debugLog switches itself off.", 60
+    ),
+    "enableRequestLog": Saved(
+        LOG, "Keep a log", _flag, "Keep a row for each request; counters and limits go on without.", True
+    ),
+    "logRetentionDays": Saved(LOG, "Days to keep", _whole(1, 3650), "Days that rows of the request log are kept.", 30),
     "logRetentionMiB": Saved(
-        _whole(1, 1_048_576), "MiB that the request log may take; the oldest rows go first.", 1024
+        LOG, "MiB to keep", _whole(1, 1_048_576), "MiB that the request log may take; the oldest rows go first.", 1024
     ),
-    "enableIPRateLimit": Saved(_flag, "Limit requests per address; always on with ANONYMOUS_ACCESS=on.", False),
-    "ipRateLimitWindow": Saved(_whole(1, 1440), "Minutes in which requests of an address are counted.", 1),
-    "ipRateLimitMax": Saved(_whole(1, 1_000_000), "Requests of one address in that time.", 100),
+    "enableIPRateLimit": Saved(
+        ADDRESSES, "Limit each address", _flag, "Limit requests per address; always on with ANONYMOUS_ACCESS=on.", False
+    ),
+    "ipRateLimitWindow": Saved(
+        ADDRESSES, "Minutes", _whole(1, 1440), "Minutes in which requests of an address are counted.", 1
+    ),
+    "ipRateLimitMax": Saved(ADDRESSES, "Requests", _whole(1, 1_000_000), "Requests of one address in that time.", 100),
     "rotationStrategy": Saved(
-        _choice("priority", "round_robin", "least_used"), "Which account is next.", field="rotation_strategy"
+        ACCOUNTS,
+        "Who answers next",
+        _choice("priority", "round_robin", "least_used"),
+        "Which account is next.",
+        field="rotation_strategy",
     ),
-    "sticky": Saved(_flag, "Turns of a conversation go to the account that had its first one.", True),
+    "sticky": Saved(
+        ACCOUNTS,
+        "Keep conversations together",
+        _flag,
+        "Turns of a conversation go to the account that had its first one.",
+        True,
+    ),
     "cookieMaxErrorCount": Saved(
-        _whole(1, 1000), "Failures in a row before an account is taken out.", field="cookie_max_error_count"
+        ACCOUNTS,
+        "Failures allowed",
+        _whole(1, 1000),
+        "Failures in a row before an account is taken out.",
+        field="cookie_max_error_count",
     ),
-    "maxAttempts": Saved(_whole(1, 10), "Tries of one request whose work may have begun.", field="max_attempts"),
-    "pingInterval": Saved(_seconds, "Seconds of silence before a ping is sent.", field="ping_interval"),
-    "upstreamConnectTimeout": Saved(_seconds, "Seconds to connect to an upstream.", field="upstream_connect_timeout"),
+    "maxAttempts": Saved(
+        ACCOUNTS,
+        "Tries of a request",
+        _whole(1, 10),
+        "Tries of one request whose work may have begun.",
+        field="max_attempts",
+    ),
+    "pingInterval": Saved(
+        WAITING, "Ping after", _seconds, "Seconds of silence before a ping is sent.", field="ping_interval"
+    ),
+    "upstreamConnectTimeout": Saved(
+        WAITING, "Connect within", _seconds, "Seconds to connect to an upstream.", field="upstream_connect_timeout"
+    ),
     "upstreamFirstEventTimeout": Saved(
-        _seconds, "Seconds to an upstream's first body byte.", field="upstream_first_event_timeout"
+        WAITING,
+        "First byte within",
+        _seconds,
+        "Seconds to an upstream's first body byte.",
+        field="upstream_first_event_timeout",
     ),
     "upstreamIdleTimeout": Saved(
-        _seconds, "Seconds an upstream may be silent within an answer.", field="upstream_idle_timeout"
+        WAITING,
+        "Longest silence",
+        _seconds,
+        "Seconds an upstream may be silent within an answer.",
+        field="upstream_idle_timeout",
     ),
     "upstreamTotalTimeout": Saved(
-        _seconds, "Seconds until content, or for a whole answer without streaming.", field="upstream_total_timeout"
+        WAITING,
+        "Content within",
+        _seconds,
+        "Seconds until content, or for a whole answer without streaming.",
+        field="upstream_total_timeout",
     ),
 }
 
@@ -115,6 +169,18 @@ def value(saved: Mapping[str, Any], configured: Settings, name: str) -> Any:
     """What holds now: saved, from the environment, or the default."""
     known = SAVED[name]
     return saved.get(name, getattr(configured, known.field) if known.field else known.default)
+
+
+def unsaved(configured: Settings, name: str) -> Any:
+    """What holds while nothing is saved: the environment's, or the default."""
+    return value({}, configured, name)
+
+
+def variable(configured: Settings, name: str) -> str:
+    """The environment variable that gives the value while nothing is saved; "" for the default."""
+    item = Settings.__dataclass_fields__.get(SAVED[name].field)
+    variable = str(item.metadata["env"]) if item else ""
+    return variable if variable in configured.given else ""
 
 
 def effective(configured: Settings, saved: Mapping[str, Any]) -> Settings:
@@ -202,6 +268,26 @@ def _set_debug_end(saved: Mapping[str, Any], checked: Mapping[str, Any], configu
     was_on, is_on = bool(saved.get("debugLog")), checked.get("debugLog", saved.get("debugLog"))
     if is_on and (not was_on or minutes != before):
         settings.put(DEBUG_UNTIL, time.time() + 60 * minutes)
+
+
+def forget(name: str, caller: Person, configured: Settings) -> None:
+    """Back to what the environment says, or the default. Raises FieldError for what cannot be saved at all."""
+    values.known({name: None}, SAVED)
+    saved = rows()
+    if name not in saved:
+        return
+    settings.drop(name)
+    before, after = saved[name], unsaved(configured, name)
+    if before != after:
+        audit.note(caller.name, name, before, after)
+    db.session.commit()
+
+
+def has_secret(name: str) -> bool:
+    """Whether a value of ``metricsToken`` or ``apiKey`` is in force."""
+    if name == "apiKey":
+        return api_keys.live(NAMED_KEY) is not None
+    return bool(settings.get(name))
 
 
 def _secret(name: str, given: Any, caller: Person, pepper: bytes) -> Callable[[], None]:

@@ -80,6 +80,13 @@ def put(key: str, value: Any) -> None:
         row.value = value
 
 
+def drop(key: str) -> None:
+    """Remove within the caller's transaction."""
+    row = db.session.get(Setting, key)
+    if row is not None:
+        db.session.delete(row)
+
+
 # Other processes learn of a change by the row "version": it changes in the same transaction as anything a snapshot
 # holds, whoever wrote it, so no service has to remember to say so. Its value only has to differ from the one before.
 

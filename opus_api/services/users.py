@@ -145,15 +145,40 @@ def find_session(token: str, kind: str) -> tuple[User, UserSession] | None:
         return None
     user, session = found
     moment = now()
-    if moment >= session.expires_at or (kind == "page" and moment - session.last_seen >= IDLE):
+    if not _is_alive(session, moment):
         return None
     _seen(session, moment)
     account_events.acts(user.username)
     return user, session
 
 
+def sign_ins(user: User) -> Sequence[UserSession]:
+    """Those that still let somebody in, the last used first."""
+    moment = now()
+    found = db.session.scalars(
+        select(UserSession)
+        .where(UserSession.user_id == user.id, UserSession.expires_at > moment)
+        .order_by(UserSession.last_seen.desc(), UserSession.id.desc())
+    )
+    return [session for session in found if _is_alive(session, moment)]
+
+
+def sign_in(user: User, session_id: int) -> UserSession:
+    """One of this user's. Raises NotFound."""
+    session = db.session.get(UserSession, session_id) if session_id < 2**63 else None
+    if session is None or session.user_id != user.id:
+        raise NotFound("This sign-in has ended already.")
+    return session
+
+
 def end_session(session: UserSession) -> None:
     db.session.delete(session)
+    db.session.commit()
+
+
+def end_all(user: User) -> None:
+    """Every sign-in of this user, also the one that asks for it."""
+    end_sessions(user)
     db.session.commit()
 
 
@@ -179,6 +204,11 @@ def _check_own(user: User, field: str, password: str, ip: str, throttle: LoginTh
         throttle.failed(user.username, ip)
         raise FieldError(field, "is wrong.")
     throttle.succeeded(user.username, ip)
+
+
+def _is_alive(session: UserSession, moment: datetime) -> bool:
+    """Neither expired nor, of a page, idle for too long."""
+    return moment < session.expires_at and (session.kind != "page" or moment - session.last_seen < IDLE)
 
 
 def _seen(session: UserSession, moment: datetime) -> None:

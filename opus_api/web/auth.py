@@ -8,6 +8,7 @@ from opus_api.extensions import login_manager
 from opus_api.models import User, UserSession
 from opus_api.services import users
 from opus_api.services.login_throttle import LoginThrottle
+from opus_api.services.saved_settings import Person
 from opus_api.services.values import rfc3339
 from opus_api.web.bodies import SMALL, json_object, never_stored, required_text
 from opus_api.web.client import client_ip
@@ -58,6 +59,11 @@ def caller_ip() -> str:
     return client_ip(request, current_app.extensions["settings"])
 
 
+def person() -> Person:
+    """Who is signed in to the console, as settings are changed by."""
+    return Person(current_user.username, current_user.session, users.is_confirmed(current_user.session))
+
+
 def start_page_session(user: User) -> None:
     """Begin a page session with a new id; whatever the browser had before is void."""
     row, token = users.start_session(user, "page", caller_ip(), request.user_agent.string)
@@ -66,10 +72,24 @@ def start_page_session(user: User) -> None:
     login_user(SignedIn(user, row, token))
 
 
+def change_own_password(old: str, new: str) -> None:
+    """Ends every sign-in of who is signed in to the console and begins a new one here. Raises FieldError,
+    RateLimited."""
+    user = current_user.user
+    users.change_password(user, old, new, caller_ip(), throttle(), keep=current_user.session)
+    end_page_session()
+    start_page_session(user)
+
+
 def end_page_session() -> None:
     """End the page session, in the database too."""
     if current_user.is_authenticated:
         users.end_session(current_user.session)
+    forget_page_session()
+
+
+def forget_page_session() -> None:
+    """What the browser has of a page session that the database no longer knows."""
     logout_user()
     session.clear()
 

@@ -59,13 +59,10 @@ def change_password() -> ResponseReturnValue:
     form = PasswordForm()
     if not form.validate_on_submit():
         return _password_page(form)
-    user, old, new = current_user.user, form.old_password.data or "", form.new_password.data
     try:
-        users.change_password(user, old, new, auth.caller_ip(), auth.throttle(), keep=current_user.session)
+        auth.change_own_password(form.old_password.data or "", form.new_password.data or "")
     except ApiError as error:
         return _refused("auth/password.html", form, error)
-    auth.end_page_session()
-    auth.start_page_session(user)
     flash(gettext("Your password is changed. Your other sessions are signed out."), "success")
     return redirect(local_path(None))
 

@@ -71,6 +71,8 @@ NAVIGATION = (
     Page("logs_pages.index", _l("Logs"), "logs"),
     Page("chat_pages.index", _l("Chat"), "chat"),
     Page("connect_pages.index", _l("Connect"), "connect"),
+    Page("ips_pages.index", _l("Addresses"), "addresses"),
+    Page("settings_pages.index", _l("Settings"), "settings", ("changes_pages",)),
 )
 
 
@@ -296,28 +298,36 @@ def register(app: Flask) -> None:
     """Adds every page blueprint and what their templates use."""
     from opus_api.web import (
         auth_pages,
+        changes_pages,
         chat_pages,
         connect_pages,
         cookies_pages,
         dashboard_pages,
+        ips_pages,
         keys_pages,
         logs_pages,
         my_pages,
         patterns_pages,
+        profile_pages,
+        settings_pages,
         sign_in_pages,
     )
 
     languages.register(app)
     pages_modules = (
         auth_pages,
+        changes_pages,
         chat_pages,
         connect_pages,
         cookies_pages,
         dashboard_pages,
+        ips_pages,
         keys_pages,
         logs_pages,
         my_pages,
         patterns_pages,
+        profile_pages,
+        settings_pages,
         sign_in_pages,
     )
     for pages in (assets.bp, bp, *(module.bp for module in pages_modules)):

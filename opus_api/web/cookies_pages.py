@@ -13,13 +13,13 @@ from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
-from opus_api.extensions import db
 from opus_api.models import Account, now
-from opus_api.services import account_fields, settings, validation_run
+from opus_api.services import account_fields, saved_settings, settings, validation_run
 from opus_api.services import accounts as service
 from opus_api.services.values import moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
+from opus_api.web.auth import person
 from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
@@ -147,8 +147,9 @@ def rotation() -> Response:
     form = RotationForm()
     if not form.validate_on_submit():
         abort(400, "There is no such rotation strategy.")
-    settings.put("rotationStrategy", form.rotation_strategy.data)
-    db.session.commit()
+    chosen = {"rotationStrategy": form.rotation_strategy.data}
+    configured, owner = current_app.extensions["settings"], current_app.extensions["installation"]
+    saved_settings.change(chosen, person(), configured, owner.pepper)
     flash(gettext("Saved. The next request follows it."), "success")
     return redirect(url_for(".index"))
 

@@ -139,11 +139,23 @@ def show_settings() -> ResponseReturnValue:
 @signed_in
 def change_settings() -> ResponseReturnValue:
     """Change some settings: all are saved, or none."""
-    person, owner = caller(), current_app.extensions["installation"]
+    owner = current_app.extensions["installation"]
     assert isinstance(owner, Installation)
-    who = Person(person.user.username, person.session, users.is_confirmed(person.session))
-    saved_settings.change(json_object(), who, current_app.extensions["settings"], owner.pepper)
+    saved_settings.change(json_object(), _person(), current_app.extensions["settings"], owner.pepper)
     return show_settings()
+
+
+@bp.delete("/settings/<name>")
+@signed_in
+def forget_setting(name: str) -> ResponseReturnValue:
+    """Bring a setting back to what the environment says, or the default."""
+    saved_settings.forget(name, _person(), current_app.extensions["settings"])
+    return "", 204
+
+
+def _person() -> Person:
+    found = caller()
+    return Person(found.user.username, found.session, users.is_confirmed(found.session))
 
 
 @bp.get("/changes")

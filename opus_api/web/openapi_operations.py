@@ -63,6 +63,7 @@ def _settings(shown: Schema, changed: Schema) -> dict[str, Operation]:
     return {
         "management.show_settings": Operation(shown),
         "management.change_settings": Operation(shown, changed),
+        "management.forget_setting": _done(),
     }
 
 

@@ -62,11 +62,31 @@ def test_a_key_is_made_used_and_revoked(open_page: Open, session: str, service: 
     assert not works(service, key)
 
 
+@both
+def test_settings_are_saved_and_go_back(open_page: Open, session: str, script: bool) -> None:
+    page = open_page(session, script)
+    page.goto("/settings")
+    page.get_by_label("Days to keep", exact=True).fill("0")
+    page.get_by_label("Debug log", exact=True).check()
+    press(page, "Save settings")
+    expect(page.get_by_label("Days to keep", exact=True)).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Debug log", exact=True)).to_be_checked()
+    page.get_by_label("Days to keep", exact=True).fill("7")
+    page.keyboard.press("Enter")  # saves: the first button of the form is no other
+    expect(page.get_by_role("status")).to_contain_text("Saved.")
+    expect(page.get_by_label("Days to keep", exact=True)).to_have_value("7")
+    for name, before in (("Days to keep", "7"), ("Debug log", "y")):
+        expect(page.get_by_label(name, exact=True)).to_have_value(before)
+        press(page, f"{name}: back to default")
+    expect(page.get_by_label("Days to keep", exact=True)).to_have_value("30")
+    expect(page.get_by_label("Debug log", exact=True)).not_to_be_checked()
+
+
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_and_can_be_read(open_page: Open, session: str, width: int, scheme: str) -> None:
     page = open_page(session, color_scheme=scheme, viewport={"width": width, "height": 800})
-    for path in ("/keys", "/keys?revoked=1", "/keys/new", "/keys/1/edit", "/keys/1/revoke"):
+    for path in ("/keys", "/keys?revoked=1", "/keys/new", "/keys/1/edit", "/keys/1/revoke", "/settings", "/profile"):
         page.goto(path)
         assert not page.evaluate(TOO_WIDE), path
         assert page.evaluate(FAINT_TEXT) == [], path

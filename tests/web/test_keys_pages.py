@@ -33,7 +33,7 @@ def made(page: str) -> str:
 
 def control(page: str, name: str) -> str:
     """The element with which a field is filled in, and what stands in it."""
-    found = re.search(rf'<(?:input|textarea)[^>]*name="{re.escape(name)}"[^>]*>[^<]*', page)
+    found = re.search(rf'<(?:input|textarea|select)[^>]*name="{re.escape(name)}"[^>]*>[^<]*', page)
     assert found
     return found[0]
 

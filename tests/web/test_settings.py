@@ -79,6 +79,17 @@ def test_what_is_wrong_is_named_and_nothing_is_saved(api: FlaskClient, wrong: di
     assert api.get("/v2/changes").json == {"data": [], "total": 0}
 
 
+def test_one_goes_back_to_its_default(app: Flask, api: FlaskClient) -> None:
+    api.put("/v2/settings", json={"logRetentionDays": 7})
+    for _ in range(2):  # also when it is there already
+        assert api.delete("/v2/settings/logRetentionDays").status_code == 204
+        assert shown(api)["logRetentionDays"] == 30
+    assert "logRetentionDays" not in app.extensions["snapshots"].current().settings
+    changes = [(row["before"], row["after"]) for row in api.get("/v2/changes").json["data"]]  # type: ignore[index]
+    assert changes == [(7, 30), (30, 7)]
+    assert api.delete("/v2/settings/adminPassword").status_code == 422
+
+
 def test_each_change_is_recorded_with_who_when_before_and_after(api: FlaskClient) -> None:
     api.put("/v2/settings", json={"debugLog": True, "ipRateLimitMax": 100})
     api.put("/v2/settings", json={"debugLog": False, "apiKey": "sk-from-a-document"})
