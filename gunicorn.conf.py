@@ -112,6 +112,9 @@ def _redact_what_others_print() -> None:
 
 
 def post_worker_init(worker: Any) -> None:
+    from opus_api import logs
+
+    logs.to_stdout()
     _redact_what_others_print()
     worker.app.callable.extensions["state"].start()
     worker.app.callable.extensions["snapshots"].start()

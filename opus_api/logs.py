@@ -3,7 +3,9 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -12,7 +14,6 @@ from urllib.parse import quote, unquote
 
 from opus_api.config import ConfigError, Settings
 
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FILE_SIZE, FILES = 10 * 1024 * 1024, 5
 
 # Shapes of secrets, wherever a message or a traceback may have picked one up.
@@ -66,6 +67,22 @@ class Redacting(logging.Formatter):
         return redacted(super().format(record))
 
 
+class JsonLines(Redacting):
+    """One line of JSON in ASCII a record: whatever a client got into a message, it neither ends the line nor reaches
+    the terminal of who reads it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redacted(record.getMessage()),
+        }
+        if record.exc_info:
+            said["exception"] = redacted(self.formatException(record.exc_info))
+        return json.dumps(said)
+
+
 class RedactingStream:
     """For what writes tracebacks by itself, such as gevent's hub."""
 
@@ -93,7 +110,10 @@ def _secrets_of(settings: Settings) -> Iterator[str]:
 
 
 def configure(settings: Settings) -> None:
-    """Standard error, and a file when LOG_DIR is set. Raises ConfigError when that cannot be written."""
+    """Standard error, and a file when LOG_DIR is set. Raises ConfigError when that cannot be written.
+
+    Commands print their results on standard output; workers move their lines there by ``to_stdout``.
+    """
     hide("settings", _secrets_of(settings))
     logger = logging.getLogger("opus_api")
     logger.setLevel("DEBUG" if settings.debug_mode else settings.log_level.upper())
@@ -102,9 +122,16 @@ def configure(settings: Settings) -> None:
         logger.removeHandler(handler)
         handler.close()
     for handler in (logging.StreamHandler(), *_file(settings)):
-        handler.setFormatter(Redacting(FORMAT))
+        handler.setFormatter(JsonLines())
         logger.addHandler(handler)
     logging.raiseExceptions = False  # a full disk must not fail requests
+
+
+def to_stdout() -> None:
+    """In a worker, whose output is nothing but its log."""
+    for handler in logging.getLogger("opus_api").handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stdout)
 
 
 def _file(settings: Settings) -> list[logging.Handler]:

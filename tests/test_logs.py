@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -110,8 +111,24 @@ def test_a_folder_of_its_own_is_made(tmp_path: Path) -> None:
     logging.getLogger("opus_api.somewhere").info("less")
     text = (tmp_path / "logs" / "opus-api.log").read_text()
     logs.configure(Settings())
-    assert text.endswith("WARNING opus_api.somewhere: a line\n")
     assert text.count("\n") == 1
+    line = json.loads(text)
+    assert (line["level"], line["logger"], line["message"]) == ("warning", "opus_api.somewhere", "a line")
+    assert datetime.fromisoformat(line["time"]).tzinfo is not None
+
+
+def test_what_clients_say_stays_on_its_line_and_controls_no_terminal() -> None:
+    hostile = "a\nlevel: critical\x1b[2J\x9b31m\u2028\u202e sk-opus-abcdefghijklmnop"
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        record = logging.LogRecord("opus_api", logging.ERROR, "", 0, "failed: %s", (hostile,), sys.exc_info())
+    line = logs.JsonLines().format(record)
+    assert line.isascii()
+    assert line.isprintable()
+    assert "abcdefghijklmnop" not in line
+    assert json.loads(line)["message"] == "failed: " + hostile.replace("sk-opus-abcdefghijklmnop", "***")
+    assert "ValueError" in json.loads(line)["exception"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence() -> None:
