@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --requir
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fix bench logs tokens lock translations browser generations claude-code screenshots soak chaos bars
+.PHONY: help setup run test check fix bench logs tokens lock translations browser generations claude-code screenshots soak chaos bars audit coverage
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,17 @@ chaos: $(DEV) ## the bars of docs/reliability.md at full size, about an hour
 
 bars: $(DEV) ## write what the bars reached last into docs/reliability.md
 	@$(BIN)/python bench/bars.py
+
+# Asks the advisory service of PyPI, so it needs the network; a finding ends it with 1.
+audit: $(DEV) ## look for known advisories of everything that is pinned
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.txt
+
+coverage: check ## which branches no test entered; as long as `make test`
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
 
 translations: $(DEV) ## collect what the console says, compile what it is translated to
 	@$(BIN)/python scripts/translations.py

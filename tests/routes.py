@@ -43,7 +43,7 @@ class Route:
 
     def filled(self, known: Mapping[str, object]) -> str:
         """With these values for what stands in it, by name; 1 for the rest."""
-        return re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(known.get(found[1], 1)), self.rule)
+        return re.sub(r"<(?:[^<>]*:)?(\w+)>", lambda found: str(known.get(found[1], 1)), self.rule)
 
     @property
     def is_form(self) -> bool:
