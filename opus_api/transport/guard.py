@@ -5,7 +5,9 @@ then connected to, so that a name cannot change its mind in between.
 """
 
 import ipaddress
+import re
 import socket
+import unicodedata
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,9 +21,17 @@ METADATA_HOSTS = {
     "instance-data",
     "instance-data.ec2.internal",
 }
-METADATA_NETWORKS = [ipaddress.ip_network(n) for n in ("169.254.0.0/16", "fd00:ec2::/32", "100.100.100.200/32")]
-# Networks that reach inside although Python calls some of them global: NAT64, 6to4.
-TUNNELS = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96", "fec0::/10")]
+METADATA_NETWORKS = [
+    ipaddress.ip_network(n) for n in ("169.254.0.0/16", "fd00:ec2::/32", "100.100.100.200/32", "168.63.129.16/32")
+]
+# Networks that reach inside, or nowhere, although some Python calls them global: NAT64, 6to4, translated IPv4, …
+TUNNELS = [
+    ipaddress.ip_network(n)
+    for n in (
+        *("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96", "::ffff:0:0:0/96", "fec0::/10", "3fff::/20"),
+        *("5f00::/16", "192.0.0.0/24", "192.88.99.0/24"),
+    )
+]
 
 
 class AddressRefused(ValueError):
@@ -46,7 +56,8 @@ def check_url(url: str, settings: Settings) -> None:
         raise AddressRefused("The base URL must not contain a user name or password.")
     if parts.query or parts.fragment:
         raise AddressRefused("The base URL must not contain a query or a fragment.")
-    if host.rstrip(".").lower() in METADATA_HOSTS:
+    host = plain(host)
+    if host in METADATA_HOSTS:
         raise AddressRefused("The base URL points to a cloud's metadata service.")
     address = _literal(host)
     if address:
@@ -73,6 +84,22 @@ def check_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address, settin
         )
 
 
+def plain(host: str) -> str:
+    """As a resolver reads it: ``１２７。0。0。1.`` is 127.0.0.1.
+
+    Raises AddressRefused for what ends in a number and is no IPv4 address in four plain ones: readers differ about it
+    (010.0.0.1 is 8.0.0.1 to some).
+    """
+    host = unicodedata.normalize("NFKC", host).replace("。", ".").rstrip(".").lower()
+    last = host.rpartition(".")[2]
+    if ":" not in host and re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise AddressRefused("The base URL must write an IPv4 address as four plain numbers.") from None
+    return host
+
+
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host.partition("%")[0])
@@ -95,7 +122,10 @@ def _may_be_private(settings: Settings) -> bool:
 
 def resolve(host: str, port: int, settings: Settings, secure: bool) -> list[tuple[Any, ...]]:
     """Addresses of a host, every one checked. Raises AddressRefused, or OSError when the name is unknown."""
-    found = socket.getaddrinfo(host.strip("[]"), port, 0, socket.SOCK_STREAM)
+    host = plain(host.strip("[]"))
+    if host in METADATA_HOSTS:
+        raise AddressRefused("The base URL points to a cloud's metadata service.")
+    found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
     for address in addresses:
         check_address(address, settings)
