@@ -191,7 +191,7 @@ def workers_die(migrated: Path, upstream: Upstream, deaths: list[signal.Signals]
         clients = Clients(live)
         with clients.asking(40):
             for what in deaths:
-                time.sleep(0.7)
+                time.sleep(0.3)
                 old = wait_until(lambda: psutil.Process(live.process.pid).children())
                 os.kill(old[0].pid, what)
                 wait_until(lambda: _answers(live), 20.0)

@@ -90,14 +90,15 @@ def generated(seed: int) -> formats.Said:
     "streams, step", [pytest.param(2, 3, id="2"), pytest.param(200, 1, id="200", marks=pytest.mark.chaos)]
 )
 def test_wherever_a_stream_is_cut_nothing_is_repeated_and_every_loss_is_told(streams: int, step: int) -> None:
+    """Clients of both dialects by turns, byte after byte."""
     cuts = repeated = untold = 0
     for seed in range(streams):
         for kind, told in (("anthropic", formats.anthropic), ("openai", formats.openai)):
             steps = told.stream(generated(seed), {"stream_options": {"include_usage": True}})
             stream = b"".join(part for part in steps if isinstance(part, bytes))
-            for dialect in DIALECTS:
+            for turn, dialect in enumerate(DIALECTS):
                 whole = answered(kind, dialect, CutOnce(stream, len(stream)))
-                for at in range(seed % step, len(stream), step):
+                for at in range(seed % step + turn * step, len(stream), step * len(DIALECTS)):
                     transport = CutOnce(stream, at)
                     got = answered(kind, dialect, transport)
                     cuts += 1
