@@ -71,10 +71,10 @@ chaos: $(DEV) ## the bars of docs/reliability.md at full size, about 50 minutes
 bars: $(DEV) ## write what the bars reached last into docs/reliability.md
 	@$(BIN)/python bench/bars.py
 
-# Asks the advisory service of PyPI, so it needs the network; a finding ends it with 1.
+# Asks the advisory service of PyPI, so it needs the network: a finding, or no answer about a package, ends it with 1.
 audit: $(DEV) ## look for known advisories of everything that is pinned
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.txt
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.txt
 
 coverage: check ## which branches no test entered; as long as `make test`
 	@$(BIN)/coverage erase
