@@ -1,7 +1,7 @@
 """The pages of accounts: list, add by provider, edit, validate, switch, delete. A view is parse, call, render."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from opus_api.models import Account, now
-from opus_api.services import account_fields, saved_settings, settings, validation_run
+from opus_api.services import account_events, account_fields, saved_settings, settings, validation_run
 from opus_api.services import accounts as service
 from opus_api.services.values import moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
@@ -28,8 +28,9 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 12
+PER_PAGE = 10
 ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
+MOST_EVENTS = 12  # of an account's history
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
 
@@ -95,7 +96,7 @@ def _back(account_id: int) -> Response:
     """To the page the button was pressed on."""
     if request.args.get("back") == "edit":
         return redirect(url_for(".edit", account_id=account_id))
-    return redirect(url_for(".index", page=request.args.get("page")))
+    return redirect(_list_address())
 
 
 # --- The list -------------------------------------------------------------------------------------------------------
@@ -105,19 +106,53 @@ def _back(account_id: int) -> Response:
 def index() -> str:
     """All accounts with their state and use."""
     # The larger priority is used first, so it stands first.
-    found = sorted(accounts().all(), key=lambda account: (-account.priority, account.id))
+    everyone = sorted(accounts().all(), key=lambda account: (-account.priority, account.id))
+    wanted = {name: request.args.get(name, "") for name in ("provider", "state")}
+    found = [account for account in everyone if _fits(account, wanted)]
     pages = max(1, -(-len(found) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
-    rows = [row_of(account) for account in found]
     return render_template(
         "cookies/index.html",
-        rows=rows[(page - 1) * PER_PAGE : page * PER_PAGE],
-        summary=summary_of(rows),
+        rows=[row_of(account) for account in found[(page - 1) * PER_PAGE : page * PER_PAGE]],
+        wanted={name: value for name, value in wanted.items() if value},
+        providers={one.provider: row_of(one).label for one in everyone},
+        states=STATES,
+        summary=summary_of([row_of(account) for account in everyone]),
         rotation=RotationForm(rotation_strategy=_rotation_strategy()),
         page=page,
         pages=pages,
         run=validation_run.current(),
     )
+
+
+def _fits(account: Account, wanted: Mapping[str, str]) -> bool:
+    return wanted["provider"] in ("", account.provider) and wanted["state"] in ("", _state(account))
+
+
+@bp.post("/cookies/priorities")
+def priorities() -> Response:
+    """Saves those that were changed in the list: fields ``priority-ID``. Nothing is saved when one is no number."""
+    changed = {name.partition("-")[2]: value for name, value in request.form.items() if name.startswith("priority-")}
+    try:
+        numbers = {int(account_id): int(value) for account_id, value in changed.items()}
+    except ValueError:
+        flash(gettext("A priority must be a whole number. Nothing was saved."), "error")
+        return redirect(_list_address())
+    try:
+        for account_id, priority in numbers.items():
+            if accounts().get(account_id).priority != priority:
+                accounts().update(account_id, {"priority": priority})
+    except ApiError as error:
+        flash(gettext(error.message), "error")
+        return redirect(_list_address())
+    flash(gettext("Saved. The next request follows it."), "success")
+    return redirect(_list_address())
+
+
+def _list_address() -> str:
+    """The list as it was filtered."""
+    page, provider, state = (request.args.get(name) for name in ("page", "provider", "state"))
+    return url_for(".index", page=page, provider=provider, state=state)
 
 
 def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
@@ -267,7 +302,9 @@ def _editable(account: Account) -> dict[str, Any]:
 
 
 def _edit_page(account: Account, form: AccountForm) -> str:
-    return render_template("cookies/edit.html", row=row_of(account), upstream=UPSTREAMS[account.provider], form=form)
+    row, events = row_of(account), account_events.newest(account.id, MOST_EVENTS)
+    upstream = UPSTREAMS[account.provider]
+    return render_template("cookies/edit.html", row=row, upstream=upstream, form=form, events=events)
 
 
 # --- One account's buttons ------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> No
             last_used=now(),
         )
     page = person.get("/cookies?page=2")
-    assert page.text.count("<tr id=") == 12
+    assert page.text.count("<tr id=") == 10
     assert weight(page) <= 60_000
 
 
@@ -420,3 +420,32 @@ def test_whoever_is_signed_in_is_told_on_every_page_what_goes_wrong(
     app.extensions["recorder"].log_dropped_total = dropped
     assert told in person.get("/password").text
     assert told not in app.test_client().get("/login").text
+
+
+def test_priorities_are_changed_in_the_list_all_or_none(post: Callable[..., str]) -> None:
+    one, two = add("one", priority=1), add("two", priority=2)
+    page = post("/cookies/priorities?page=1", **{f"priority-{one.id}": "7", f"priority-{two.id}": "x"})
+    assert "must be a whole number" in page
+    assert (one.priority, two.priority) == (1, 2)
+    assert "Saved." in post("/cookies/priorities", **{f"priority-{one.id}": "7", f"priority-{two.id}": "2"})
+    db.session.expire_all()
+    assert (one.priority, two.priority) == (7, 2)
+
+
+def test_the_list_is_filtered_by_its_address(person: FlaskClient) -> None:
+    for number in range(30):
+        add(f"well-{number}")
+    add("ill", state="invalid")
+    page = person.get("/cookies?state=invalid").text
+    assert "ill</a>" in page
+    assert "well-" not in page
+    assert 'href="/cookies?page=2&amp;state=active"' in person.get("/cookies?state=active").text
+    assert "No account is like that." in person.get("/cookies?provider=morph").text
+
+
+def test_an_accounts_page_tells_what_became_of_it_and_by_whom(person: FlaskClient, post: Callable[..., str]) -> None:
+    account = add()
+    assert "has not changed yet" in person.get(f"/cookies/{account.id}/edit").text
+    post(f"/cookies/{account.id}/state", state="disabled")
+    page = person.get(f"/cookies/{account.id}/edit").text
+    assert page.index("History") < page.index("· admin")
