@@ -28,7 +28,7 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 10
+PER_PAGE = 8
 ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
 MOST_EVENTS = 12  # of an account's history
 STATES = ("active", "cooling", "invalid", "disabled")
