@@ -1,5 +1,7 @@
 """What is installed and how: requirements, Makefile, image, examples."""
 
+import ast
+import dataclasses
 import os
 import re
 import shutil
@@ -76,7 +78,12 @@ DISTRIBUTION = {"dotenv": "python-dotenv", "jwt": "pyjwt", "psycopg2": "psycopg2
 def test_the_service_imports_nothing_that_only_tests_install():
     imported = set()
     for file in [*(ROOT / "opus_api").rglob("*.py"), *ROOT.glob("*.py")]:
-        imported |= set(re.findall(r"^\s*(?:import|from) ([a-zA-Z_]\w*)", file.read_text("utf-8"), re.M))
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    assert {"flask", "sqlalchemy"} <= imported
     only_for_tests = pins("requirements-dev.txt").keys() - pins("requirements.txt").keys()
     distributions = {canonicalize_name(DISTRIBUTION.get(name, name)) for name in imported}
     assert distributions & only_for_tests == set()
@@ -268,7 +275,9 @@ FORMS = {"DATABASE_URL", "REDIS_URL", "DATA_DIR"}
 
 def test_the_example_shows_the_defaults(tmp_path):
     shown = {name: value for name, value in examples().items() if name not in FORMS}
-    assert config.load(tmp_path, environ=shown) == config.load(tmp_path, environ={})
+    with_the_example = config.load(tmp_path, environ=shown)
+    assert with_the_example.given == {name for name, value in shown.items() if value}
+    assert dataclasses.replace(with_the_example, given=frozenset()) == config.load(tmp_path, environ={})
 
 
 def test_each_example_is_explained_in_the_line_above():

@@ -46,7 +46,9 @@ def test_what_is_left_out_is_a_page_or_a_documented_call_under_another_base_url(
     for rule in app.url_map.iter_rules():
         if not openapi.is_call(rule):
             module = rule.endpoint.partition(".")[0]
-            assert rule.endpoint in known or module in ("static", "console") or module.endswith("_pages"), rule.rule
+            assert rule.endpoint in known or module in ("static", "assets", "console") or module.endswith("_pages"), (
+                rule.rule
+            )
             assert not rule.rule.startswith(("/api/", "/v2/")), rule.rule
 
 
