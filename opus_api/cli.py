@@ -19,10 +19,10 @@ from opus_api.config import ConfigError
 from opus_api.extensions import db
 from opus_api.models import Account
 from opus_api.services import (
-    account_events,
     account_fields,
     accounts,
     api_keys,
+    audit,
     cassettes,
     exchange_log,
     model_rules,
@@ -58,7 +58,7 @@ def command(group: AppGroup, name: str) -> Callable[[F], click.Command]:
     def wrap(function: F) -> click.Command:
         @functools.wraps(function)
         def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
-            account_events.acts("command line")
+            audit.acts("command line")
             try:
                 value, text = function(*args, **kwargs)
             except ApiError as error:

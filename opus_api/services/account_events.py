@@ -1,7 +1,7 @@
 """What happened to accounts: each change of state leaves a row in the transaction that makes it.
 
 Rows of the pool's changes are written by the Recorder; here is what changes through a session: persons, validation,
-sign-ins. A session belongs to the machine until somebody says who acts.
+sign-ins, in the name of whoever acts in it.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,8 @@ from sqlalchemy.orm import Session
 
 from opus_api.extensions import db
 from opus_api.models import Account, AccountEvent
+from opus_api.services import audit
 from opus_api.services.values import rfc3339
-
-MACHINE = "machine"
-
-
-def acts(who: str) -> None:
-    """From now on this person changes accounts in the session of the current app context."""
-    db.session.info["who"] = who
 
 
 def newest(account_id: int, limit: int = 100) -> Sequence[AccountEvent]:
@@ -45,5 +39,5 @@ def _note(session: Session, *_: object) -> None:
 
 
 def noted(session: Session, account_id: int, before: str, after: str, reason: str | None) -> AccountEvent:
-    who = str(session.info.get("who", MACHINE))
-    return AccountEvent(account_id=account_id, who=who[:80], before=before, after=after, reason=reason)
+    who = audit.actor(session)
+    return AccountEvent(account_id=account_id, who=who, before=before, after=after, reason=reason)

@@ -1,6 +1,7 @@
 """API keys: made, listed, revoked. Checking a caller's key needs no query; ``Snapshot.keys`` has them by hash."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -9,11 +10,12 @@ from sqlalchemy.exc import IntegrityError
 from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.models import ApiKey, now
-from opus_api.services import values
+from opus_api.services import audit, values
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.wire.errors import Conflict, NotFound
 
 LIMITS = ("rpm", "itpm", "otpm", "concurrency", "monthly_tokens")
+LIVE, REVOKED = "live", "revoked"  # what the audit calls it
 MIN_LENGTH, MAX_LENGTH = 16, 500
 
 
@@ -43,6 +45,7 @@ def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
         expires_at=values.moment("expires_at", data.get("expires_at")),
     )
     db.session.add(key)
+    audit.note_own(_noted(name), None, LIVE)
     try:
         db.session.commit()
     except IntegrityError:
@@ -70,7 +73,11 @@ def update(key_id: int, data: Mapping[str, Any]) -> ApiKey:
         raise Conflict("This key is revoked; create another one.")
     if changed.get("name", key.name) != key.name and live(changed["name"]) is not None:
         raise Conflict(f"name: there is a key named {changed['name']!r} already.")
-    for field, value in changed.items():
+    before = {field: getattr(key, field) for field, value in changed.items() if getattr(key, field) != value}
+    after = {field: changed[field] for field in before}
+    if before:
+        audit.note_own(_noted(key.name), _plain(before), _plain(after))
+    for field, value in after.items():
         setattr(key, field, value)
     db.session.commit()
     return key
@@ -100,7 +107,17 @@ def revoke(key: ApiKey) -> None:
     """It stops working within a second, everywhere."""
     if key.revoked_at is None:
         key.revoked_at = now()
+        audit.note_own(_noted(key.name), LIVE, REVOKED)
         db.session.commit()
+
+
+def _noted(name: str) -> str:
+    return f"key {name}"
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON keeps them."""
+    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
 def named(name: str) -> ApiKey:

@@ -1,18 +1,39 @@
-"""Who changed what: rows that are written with the change itself, and read on the page of settings."""
+"""Who changed what: rows that are written with the change itself, and read on the page of changes.
+
+A session belongs to the machine until somebody says who acts.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from opus_api.extensions import db
 from opus_api.models import Change
 from opus_api.services.values import rfc3339
 
+MACHINE = "machine"
+
+
+def acts(who: str) -> None:
+    """From now on this person changes things in the session of the current app context."""
+    db.session.info["who"] = who
+
+
+def actor(session: Session) -> str:
+    """Who acts in this session, as the columns take it."""
+    return str(session.info.get("who", MACHINE))[:80]
+
 
 def note(who: str, what: str, before: Any = None, after: Any = None) -> None:
     """Within the caller's transaction. Of a secret say neither value."""
     db.session.add(Change(who=who, what=what, before=before, after=after))
+
+
+def note_own(what: str, before: Any = None, after: Any = None) -> None:
+    """The same by whoever acts in the current session."""
+    note(actor(db.session()), what, before, after)
 
 
 def newest(limit: int = 100, before: int | None = None, who: str = "", what: str = "") -> Sequence[Change]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from opus_api.extensions import db
 from opus_api.models import IpRule, now
-from opus_api.services import values
+from opus_api.services import audit, values
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.wire.errors import Conflict, NotFound
 
@@ -81,11 +81,13 @@ def block(data: Mapping[str, Any]) -> IpRule:
     if seconds is not None:
         seconds = values.whole("expires_in", seconds, 1, LONGEST)
     rule = _find(cidr)
+    before = None if rule is None else _terms(rule)
     if rule is None:
         rule = IpRule(cidr=cidr)
         db.session.add(rule)
     rule.reason = reason
     rule.expires_at = None if seconds is None else now() + timedelta(seconds=seconds)
+    audit.note_own(_noted(cidr), before, _terms(rule))
     try:
         db.session.commit()
     except IntegrityError:
@@ -107,8 +109,17 @@ def unblock(data: Mapping[str, Any]) -> None:
     rule = _find(cidr)
     if rule is None:
         raise NotFound(f"{cidr} is not blocked.")
+    audit.note_own(_noted(cidr), _terms(rule), None)
     db.session.delete(rule)
     db.session.commit()
+
+
+def _noted(cidr: str) -> str:
+    return f"block {cidr}"
+
+
+def _terms(rule: IpRule) -> dict[str, Any]:
+    return {"reason": rule.reason, "expires_at": rfc3339(rule.expires_at)}
 
 
 def as_json(rule: IpRule) -> dict[str, Any]:

@@ -162,7 +162,6 @@ SECRETS: Mapping[str, str] = {
 DEBUG_UNTIL = "debugLogUntil"
 
 NAMED_KEY = "default"
-MACHINE = "machine"  # changes what nobody asked it to at that moment
 
 
 def value(saved: Mapping[str, Any], configured: Settings, name: str) -> Any:
@@ -217,7 +216,7 @@ def end_debug_log() -> bool:
     if not settings.get("debugLog") or settings.get(DEBUG_UNTIL, 0.0) > time.time():
         return False
     settings.put("debugLog", False)
-    audit.note(MACHINE, "debugLog", True, False)
+    audit.note(audit.MACHINE, "debugLog", True, False)
     db.session.commit()
     return True
 

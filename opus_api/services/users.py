@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
-from opus_api.services import account_events, passwords, values
+from opus_api.services import audit, passwords, values
 from opus_api.services.login_throttle import LoginThrottle
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.wire.errors import Conflict, NotFound, Unauthorized
@@ -148,7 +148,7 @@ def find_session(token: str, kind: str) -> tuple[User, UserSession] | None:
     if not _is_alive(session, moment):
         return None
     _seen(session, moment)
-    account_events.acts(user.username)
+    audit.acts(user.username)
     return user, session
 
 

@@ -42,4 +42,6 @@ def _row(change: Change) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
+    if value is None:
+        return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -7,7 +7,7 @@ from flask import Flask
 
 from opus_api.extensions import db
 from opus_api.models import ApiKey
-from opus_api.services import api_keys
+from opus_api.services import api_keys, audit
 from opus_api.services.values import FieldError
 from opus_api.wire.errors import Conflict, NotFound
 
@@ -118,3 +118,23 @@ def test_an_id_is_never_given_out_again(app: Flask) -> None:
     db.session.delete(key)
     db.session.commit()
     assert create()[0].id > first
+
+
+def test_who_made_changed_or_revoked_a_key_is_noted_and_its_value_is_not() -> None:
+    audit.acts("mia")
+    key, value = create(limits={"rpm": 5})
+    api_keys.update(key.id, {"name": "one", "limits": {"rpm": 9}, "expires_at": "2099-01-01T00:00:00Z"})
+    api_keys.update(key.id, {"name": "one"})
+    api_keys.revoke(key)
+    api_keys.revoke(key)
+    assert [(change.who, change.what, change.before, change.after) for change in audit.newest()] == [
+        ("mia", "key one", "live", "revoked"),
+        (
+            "mia",
+            "key one",
+            {"limits": {"rpm": 5}, "expires_at": None},
+            {"limits": {"rpm": 9}, "expires_at": "2099-01-01T00:00:00Z"},
+        ),
+        ("mia", "key one", None, "live"),
+    ]
+    assert value not in repr([audit.as_json(change) for change in audit.newest()])

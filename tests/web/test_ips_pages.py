@@ -132,3 +132,15 @@ def test_changes_are_filtered_by_who_and_what_in_the_address(person: FlaskClient
         page = person.get(f"/changes?{query}").text
         assert max(0, page.count("<tr>") - 1) == count
     assert "No change matches" in page
+
+
+def test_who_blocked_and_unblocked_an_address_is_told(person: FlaskClient, post: Post) -> None:
+    post("/ips/block", ip="192.0.2.7", reason="guesses keys", expires_in="")
+    post("/ips/unblock", cidr="192.0.2.7/32")
+    changes = db.session.query(Change).order_by(Change.id).all()
+    terms = {"reason": "guesses keys", "expires_at": None}
+    assert [(change.who, change.what, change.before, change.after) for change in changes] == [
+        ("admin", "block 192.0.2.7/32", None, terms),
+        ("admin", "block 192.0.2.7/32", terms, None),
+    ]
+    assert "guesses keys" in person.get("/changes").text
