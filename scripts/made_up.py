@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from opus_api.extensions import db
-from opus_api.models import Account, AccountEvent, ApiKey, Change, IpRule, ModelRule, now
+from opus_api.models import Account, AccountEvent, ApiKey, Change, IpRule, ModelRule, Refusal, now
 from opus_api.services import explanations, statistics
 from opus_api.services.explanations import Try
 from opus_api.services.request_log import BLANK, LOGS
@@ -107,11 +107,16 @@ def _others(moment: datetime) -> Iterator[Any]:
     yield ModelRule(pattern="small", target="claude-haiku-4-5")
     yield IpRule(cidr="198.51.100.24/32", reason="guesses keys", expires_at=moment + timedelta(days=6))
     yield IpRule(cidr="2001:db8:77::/64", reason="asks for /wp-login.php all day")
+    minute = int(moment.timestamp()) // 60
+    for minutes, ip, count in ((1, "198.51.100.24", 1204), (9, "203.0.113.77", 61), (200, "2001:db8:4::1", 7)):
+        yield Refusal(minute=minute - minutes, client_ip=ip, status=401, requests=count)
     for hours, what, before, after in (
-        (3, "setting rotationStrategy", "priority", "least_used"),
-        (3, "setting rotationStrategy", "least_used", "priority"),
-        (50, "setting logRetentionDays", 30, 60),
-        (216, "key Lost phone revoked", None, None),
+        (3, "rotationStrategy", "priority", "least_used"),
+        (3, "rotationStrategy", "least_used", "priority"),
+        (50, "logRetentionDays", 30, 60),
+        (70, "block 198.51.100.24/32", None, {"reason": "guesses keys", "expires_at": None}),
+        (140, "apiKey", None, None),
+        (216, "key Lost phone", "live", "revoked"),
     ):
         yield Change(who="admin", what=what, before=before, after=after, created_at=moment - timedelta(hours=hours))
     for minutes, before, after in ((1, "active", "cooling"), (300, "cooling", "active")):

@@ -150,6 +150,13 @@ def _said(row: Row) -> str:
     return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
+def took(ms: int) -> str:
+    """How long something took, in the unit that reads best."""
+    if ms < 1000:
+        return f"{ms} ms"
+    return f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms // 60_000}:{ms // 1000 % 60:02d} min"
+
+
 # ---- whose fault it was
 
 
@@ -214,12 +221,13 @@ def _happened(row: Row, attempts: Sequence[Attempt]) -> Iterator[str]:
 def _answered(row: Row, attempts: Sequence[Attempt]) -> str:
     last = attempts[-1] if attempts else None
     who = (last.account_name or last.provider) if last else "?"
-    return gettext("%(who)s answered within %(ms)s ms.", who=who, ms=row["duration_ms"])
+    return gettext("%(who)s answered within %(time)s.", who=who, time=took(row["duration_ms"]))
 
 
 def _left(row: Row, attempts: Sequence[Attempt]) -> str:
     if row["status"] == 200:
-        return gettext("The client hung up after %(ms)s ms, while its answer was on the way.", ms=row["duration_ms"])
+        time = took(row["duration_ms"])
+        return gettext("The client hung up after %(time)s, while its answer was on the way.", time=time)
     return gettext("The client hung up before its answer began.")
 
 

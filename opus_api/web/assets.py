@@ -14,6 +14,7 @@ bp = Blueprint("assets", __name__)
 
 KINDS = {"app.css": "text/css", "app.js": "text/javascript"}
 FOR_GOOD = "public, max-age=31536000, immutable"
+PROPERTY = re.compile(r"--[a-z][\w-]*")
 
 
 @bp.get("/static/app.css", defaults={"name": "app.css"})
@@ -52,8 +53,10 @@ def fingerprint(body: bytes) -> str:
 
 
 def compact(sheet: str) -> str:
-    """A style sheet without comments and needless space; it is a sixth of ours, and each page has 60 KB in all."""
+    """A style sheet without comments, needless space and names of its own properties: a page has 60 KB in all."""
     sheet = re.sub(r"/\*.*?\*/", "", sheet, flags=re.DOTALL)
     sheet = re.sub(r"\s+", " ", sheet)
-    sheet = re.sub(r" ?([{};,]) ?|(: )", lambda found: found[1] or ":", sheet)
-    return sheet.replace(";}", "}").strip()
+    sheet = re.sub(r" ?([{};,]|>=?) ?|(: )", lambda found: found[1] or ":", sheet)
+    sheet = re.sub(r"(?<![\w.])0(?=\.\d)", "", sheet)
+    short = {name: f"--{number}" for number, name in enumerate(sorted(set(PROPERTY.findall(sheet))))}
+    return PROPERTY.sub(lambda found: short[found[0]], sheet).replace(";}", "}").strip()

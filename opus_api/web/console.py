@@ -21,6 +21,7 @@ from werkzeug.wrappers import Response
 from wtforms import ValidationError
 
 from opus_api.models import now
+from opus_api.services.explanations import took
 from opus_api.version import __version__
 from opus_api.web import assets, languages
 from opus_api.web.charts import short
@@ -202,13 +203,6 @@ def rfc3339(moment: datetime) -> str:
 def grouped(number: int) -> str:
     """A number with thousands apart."""
     return str(format_decimal(number))
-
-
-def took(ms: int) -> str:
-    """How long something took, in the unit that reads best."""
-    if ms < 1000:
-        return f"{ms} ms"
-    return f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms // 60_000}:{ms // 1000 % 60:02d} min"
 
 
 def visible(text: str) -> str:

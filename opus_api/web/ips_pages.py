@@ -1,5 +1,7 @@
-"""The page of addresses that are kept out: the list, block, unblock."""
+"""The page of addresses that are kept out: the list, block, unblock, and who was refused lately."""
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
@@ -11,7 +13,10 @@ from wtforms import BooleanField, SelectField, StringField
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # its stubs are of WTForms 3.2
 from wtforms.validators import InputRequired, Optional
 
-from opus_api.services import ip_rules
+from opus_api.extensions import db
+from opus_api.models import IpRule, now
+from opus_api.services import ip_rules, refusals
+from opus_api.services.values import rfc3339
 from opus_api.web import auth
 from opus_api.web.console import page_blueprint
 from opus_api.web.forms import PageForm, _stripped
@@ -19,6 +24,7 @@ from opus_api.wire.errors import ApiError
 
 bp = page_blueprint("ips_pages")
 
+LATELY, MOST_REFUSED = timedelta(days=1), 8
 MOST = 30  # on the page, which stays under 60 KB with its sheet and script
 ENDS: list[SelectChoice] = [
     SelectChoice("", _l("never")),
@@ -94,4 +100,21 @@ def unblock() -> Response:
 
 def _page(form: BlockForm) -> str:
     rules = ip_rules.live()
-    return render_template("ips.html", form=form, rules=rules[:MOST], more=max(0, len(rules) - MOST))
+    return render_template(
+        "ips.html", form=form, rules=rules[:MOST], more=max(0, len(rules) - MOST), refused=_refused(rules)
+    )
+
+
+def _refused(rules: Sequence[IpRule]) -> list[dict[str, Any]]:
+    """Who was not let in most often of late. What is no address is the rest of a flood, which nobody can block."""
+    asked = {"by": "address", "from": str(rfc3339(now() - LATELY)), "limit": str(MOST_REFUSED)}
+    blocked = ip_rules.Blocked((rule.cidr, rule.expires_at.timestamp() if rule.expires_at else None) for rule in rules)
+    return [
+        {
+            **row,
+            "last": datetime.fromisoformat(row["last"]),
+            "address": ip_rules.parsed(row["client_ip"]),
+            "is_blocked": row["client_ip"] in blocked,
+        }
+        for row in refusals.answer(db.session.connection(), asked)
+    ]

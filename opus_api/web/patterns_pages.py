@@ -79,6 +79,5 @@ def _charts() -> list[tuple[str, charts.Chart]]:
     return [
         ("Bars", charts.stacked(labels, some, some[::-1])),
         ("Lines with gaps and dots", charts.lines(labels, wait, [2 * (value or 0) or None for value in wait])),
-        ("One dot", charts.lines(labels, [*[None] * 5, 5], [*[None] * 5, 9])),
         ("Nothing", charts.stacked(labels, [0] * 6)),
     ]

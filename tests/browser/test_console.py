@@ -228,7 +228,7 @@ def test_the_rotation_strategy_is_chosen(open_page: Open, session: str, upstream
     else:
         choice.select_option(wanted)
         press(page, "Save")
-    expect(page.get_by_role("status")).to_contain_text("Saved.")
+    expect(page.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
     expect(choice).to_have_value(wanted)
 
 
@@ -256,52 +256,3 @@ def test_a_password_can_be_looked_at(open_page: Open) -> None:
     page.get_by_label("Password").fill("visible")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_label("Password")).to_have_attribute("type", "text")
-
-
-# Text and the first opaque background behind it, as WCAG 2.2 counts contrast (1.4.3).
-FAINT_TEXT = """() => {
-  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = (colour) => {
-    const [r, g, b] = parts(colour).slice(0, 3).map((v) => v / 255)
-      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor, alpha = parts(colour)[3];
-      if (alpha === undefined || alpha === 1) return colour;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const faint = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!own || !element.checkVisibility()) continue;
-    const a = light(getComputedStyle(element).color), b = light(behind(element));
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) faint.push(`${element.tagName}.${element.className} ${element.textContent.trim()} ${ratio}`);
-  }
-  return faint;
-}"""
-TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
-
-
-@pytest.mark.parametrize("width", [360, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_and_can_be_read(open_page: Open, session: str, upstream: Upstream, width: int, scheme: str) -> None:
-    page = open_page(session, color_scheme=scheme, viewport={"width": width, "height": 800})
-    add(page, upstream, key="sk-wrong-0123456789abcdef")
-    page.goto("/cookies")
-    edit = page.get_by_role("link", name=re.compile("^account-")).first.get_attribute("href")
-    assert edit
-    paths = ["/dashboard", "/cookies", "/cookies/new", "/cookies/new?provider=openai", edit, "/password"]
-    for path in [*paths, edit.replace("edit", "delete"), edit.replace("edit", "saved")]:
-        page.goto(path)
-        for fold in page.locator("details:not(.menu) > summary").all():
-            fold.click()
-        assert not page.evaluate(TOO_WIDE), path
-        assert page.evaluate(FAINT_TEXT) == [], path
-    stranger = open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
-    stranger.goto("/login")
-    assert not stranger.evaluate(TOO_WIDE)
-    assert stranger.evaluate(FAINT_TEXT) == []

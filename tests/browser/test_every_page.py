@@ -7,7 +7,6 @@ import json
 import re
 import urllib.request
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,10 @@ AUDIT = """async () => (await axe.run(document, {
   runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
 })).violations.filter((found) => ["serious", "critical"].includes(found.impact))
   .map((found) => `${found.id}: ${found.nodes.map((node) => node.target.join(" ")).slice(0, 3).join(", ")}`)"""
-TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
+# The page itself, or a card that its content sticks out of.
+TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll(".card")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => `${box.tagName}.${box.className}`)"""
+LOOKS = ((360, "light"), (1024, "dark"), (1280, "light"), (1440, "dark"))
 LONG = "A name that is as long as names may be and has no end in sight"
 # What is no page: files, JSON, what only leads elsewhere, and what a running sign-in at AWS alone can show.
 NO_PAGE = re.compile(r"/(static/.*|v1.*|v2.*|api/.*|health|healthz|ready|metrics|openapi\.json|models.*|)$")
@@ -92,10 +94,10 @@ def test_every_page_fits_and_nobody_complains(
             assert answer is not None
             assert answer.status == 200, path
             assert page.locator("h1").count() == 1, path
-            for width, scheme in product((360, 1440), ("light", "dark")):
+            for width, scheme in LOOKS:
                 page.set_viewport_size({"width": width, "height": 800})
                 page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-                assert not page.evaluate(TOO_WIDE), (path, width)
+                assert page.evaluate(TOO_WIDE) == [], (path, width)
 
 
 def test_whoever_is_not_signed_in_is_led_to_the_sign_in(open_page: Open, pages: list[str]) -> None:
@@ -105,7 +107,7 @@ def test_whoever_is_not_signed_in_is_led_to_the_sign_in(open_page: Open, pages: 
         assert re.search("/login", page.url), path
 
 
-@pytest.mark.parametrize("width, scheme", [(360, "dark"), (1440, "light")])
+@pytest.mark.parametrize("width, scheme", [(360, "light"), (1440, "dark")])
 def test_axe_finds_nothing_serious_on_any_page(
     open_page: Open, session: str, pages: list[str], width: int, scheme: str
 ) -> None:

@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import press
-from tests.browser.test_console import FAINT_TEXT, TOO_WIDE
 
 Open = Callable[..., Page]
 
@@ -80,13 +79,3 @@ def test_settings_are_saved_and_go_back(open_page: Open, session: str, script: b
         press(page, f"{name}: back to default")
     expect(page.get_by_label("Days to keep", exact=True)).to_have_value("30")
     expect(page.get_by_label("Debug log", exact=True)).not_to_be_checked()
-
-
-@pytest.mark.parametrize("width", [360, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_and_can_be_read(open_page: Open, session: str, width: int, scheme: str) -> None:
-    page = open_page(session, color_scheme=scheme, viewport={"width": width, "height": 800})
-    for path in ("/keys", "/keys?revoked=1", "/keys/new", "/keys/1/edit", "/keys/1/revoke", "/settings", "/profile"):
-        page.goto(path)
-        assert not page.evaluate(TOO_WIDE), path
-        assert page.evaluate(FAINT_TEXT) == [], path

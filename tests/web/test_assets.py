@@ -28,11 +28,15 @@ def test_an_old_address_is_asked_for_again(browser: FlaskClient) -> None:
     [
         (
             "a { color: red; }\n\n/* why */\nb > i,\nu { top: calc(1px + 2px); }",
-            "a{color:red}b > i,u{top:calc(1px + 2px)}",
+            "a{color:red}b>i,u{top:calc(1px + 2px)}",
         ),
         (
             "@media (width >= 40rem) { .a :is(b, i) { x: url(\"data:image/svg+xml,%3Csvg d='m2 4'\") } }",
-            "@media (width >= 40rem){.a :is(b,i){x:url(\"data:image/svg+xml,%3Csvg d='m2 4'\")}}",
+            "@media (width>=40rem){.a :is(b,i){x:url(\"data:image/svg+xml,%3Csvg d='m2 4'\")}}",
+        ),
+        (
+            ":root { --line: #eee; } hr { margin: -0.5rem 10.25rem; color: var(--line) }",
+            ":root{--0:#eee}hr{margin:-.5rem 10.25rem;color:var(--0)}",
         ),
     ],
 )

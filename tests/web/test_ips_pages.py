@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from opus_api.extensions import db
-from opus_api.models import Change, IpRule, now
+from opus_api.models import Change, IpRule, Refusal, now
 from tests.web.conftest import weight
 from tests.web.test_keys_pages import control
 
@@ -87,6 +87,21 @@ def test_a_full_page_of_addresses_weighs_at_most_60_kb(person: FlaskClient) -> N
     page = person.get("/ips")
     assert "And 30 older ones" in page.text
     assert weight(page) <= 60_000
+
+
+def test_who_was_refused_lately_is_listed_and_can_be_blocked(person: FlaskClient) -> None:
+    minute = int(now().timestamp()) // 60
+    for minutes, ip, count in ((3, "192.0.2.7", 40), (2, "192.0.2.7", 2), (1, "198.51.100.1", 9), (2000, "1.2.3.4", 5)):
+        db.session.add(Refusal(minute=minute - minutes, client_ip=ip, status=401, requests=count))
+    db.session.add(Refusal(minute=minute, client_ip="other", status=401, requests=3))
+    db.session.add(IpRule(cidr="198.51.100.0/24", reason=""))
+    db.session.commit()
+    page = person.get("/ips").text.partition("Refused lately")[2]
+    assert page.index("192.0.2.7") < page.index("198.51.100.1") < page.index("others")
+    assert ">42</td>" in page
+    assert "1.2.3.4" not in page
+    assert page.count("Block…</a>") == 1  # one is blocked, the rest of a flood has no address
+    assert 'href="/ips?ip=192.0.2.7&amp;reason=refused+42+times#block"' in page
 
 
 # --- Changes ----------------------------------------------------------------------------------------------------------
