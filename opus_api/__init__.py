@@ -110,12 +110,26 @@ def _sessions(app: Flask, settings: Settings) -> None:
 
 
 def _blueprints(app: Flask, settings: Settings) -> None:
-    from opus_api.web import auth, console, cookies, cors, guards, health, keys, logs, management, messages, openapi
+    from opus_api.web import (
+        auth,
+        console,
+        cookies,
+        cors,
+        guards,
+        headers,
+        health,
+        keys,
+        logs,
+        management,
+        messages,
+        openapi,
+    )
 
     for module in (health, messages, auth, cookies, keys, management, logs, openapi):
         app.register_blueprint(module.bp)
     console.register(app)
     app.before_request(guards.keep_out)
+    headers.register(app)
     cors.register(app, settings)
 
 

@@ -4,6 +4,7 @@ Before the first content a failure moves to the next account unseen; after it, i
 for the request stands in ``attempts.py``, what it means for the account in ``pool.py``.
 """
 
+import logging
 import random
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -29,6 +30,8 @@ from opus_api.upstreams.failures import names_model, request_id
 from opus_api.wire.errors import ApiError
 from opus_api.wire.http import HttpResponse
 from opus_api.wire.request import Call
+
+log = logging.getLogger(__name__)
 
 LONGEST_STREAM = 3600.0
 SHORT_WAIT = 5.0  # seconds until the nearest reset that are waited for instead of refused
@@ -145,6 +148,16 @@ class Dispatch:
         account_id = target.account.id if target.account else None
         status = failure.upstream_status or None
         self.tries.append(Try(target.provider, account_id, status, failure.verdict.value, ms, failure.message))
+        log.debug(
+            "try %d failed: %s, account %s, model %s, %s (%s) after %d ms",
+            len(self.tries),
+            target.provider,
+            account_id,
+            target.model,
+            failure.verdict.value,
+            status or "no answer",
+            ms,
+        )
 
     def _exhausted(self) -> ApiError:
         outlook = self.outlook = self._outlook()

@@ -24,7 +24,6 @@ def show(name: str) -> Response:
     body = content(current_app.static_folder or "", name)
     response = make_response(body, {"Content-Type": f"{KINDS[name]}; charset=utf-8"})
     response.headers["Cache-Control"] = FOR_GOOD if request.args.get("v") == fingerprint(body) else "no-cache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.set_etag(fingerprint(body))
     return response.make_conditional(request)
 

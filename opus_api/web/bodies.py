@@ -107,7 +107,6 @@ def required_text(body: dict[str, Any], field: str) -> str:
 def never_stored(response: Response) -> Response:
     """For whole blueprints: what the management answers is for the person who asked, now."""
     response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 

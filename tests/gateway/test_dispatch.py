@@ -1,5 +1,6 @@
 """One request on its way, where no upstream can be made to behave so."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from opus_api.gateway.load import Load
 from opus_api.gateway.pool import Pool
 from opus_api.gateway.stream import Answer
 from opus_api.state.memory import MemoryState
+from opus_api.upstreams.base import Failure, Verdict
 from tests.fakes import formats
 from tests.gateway.values import Notes, account, snapshot
 
@@ -52,6 +54,19 @@ class Speaking:
     """A transport to upstreams that answer."""
 
     def exchange(self, *_: Any) -> Any:
+        return Spoken()
+
+
+class Refusing:
+    """A transport to upstreams of which the first is over its quota."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def exchange(self, *_: Any) -> Any:
+        self.asked += 1
+        if self.asked == 1:
+            raise Failure(Verdict.RATE, 429, "rate_limit_error", "sk-secret words", upstream_status=429)
         return Spoken()
 
 
@@ -96,3 +111,13 @@ def test_it_is_known_whether_a_turn_found_its_cache_warm() -> None:
     assert warm(U) is None, "a first turn has no turn before it"
     assert warm(U, A, U) is True
     assert warm(U, A, U, A, U) is True
+
+
+def test_the_debug_log_has_a_line_per_try_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "opus_api.gateway.dispatch")
+    dispatch = House(Refusing()).dispatch(U)
+    assert b"".join(data for data, _ in dispatch.pieces())
+    (line,) = caplog.messages
+    first = dispatch.uses[0][0]
+    assert line.startswith(f"try 1 failed: anthropic, account {first}, model m, rate (429) after ")
+    assert "secret" not in line  # what an upstream says may hold anything

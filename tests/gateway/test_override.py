@@ -20,6 +20,7 @@ from tests.live import KEY, Answer, Gateway, body, gateway, unique, wait_until
 
 RIGHT = "sk-with-the-right-to-override"
 HOSTS = {"anthropic": "api.anthropic.com", "openai": "api.openai.com", "morph": "api.morphllm.com"}
+AMAZON_Q = "q.us-east-1.amazonaws.com"
 PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
 
 
@@ -47,7 +48,7 @@ class Outside:
 @pytest.fixture(scope="module")
 def outside(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     folder = tmp_path_factory.mktemp("outside")
-    trusted, context = authority(folder, "own.example", *HOSTS.values())
+    trusted, context = authority(folder, "own.example", AMAZON_Q, *HOSTS.values())
     providers = Upstream(context)
     proxy = Proxy(providers.port)
     settings = {"HTTPS_PROXY": proxy.url, "UPSTREAM_CA_BUNDLE": str(trusted), "DEBUG_MODE": "true"}
@@ -156,6 +157,25 @@ def test_a_provider_without_an_account_is_reached_by_its_name(outside: Outside) 
     assert (asked.headers["host"], asked.model) == ("api.anthropic.com", "claude-sonnet-4-5")
     assert outside.ask("openai/gpt-x", {}).status == 404
     assert outside.ask("nobody-knows-it", {"authorization": "Bearer theirs-0123"}).status == 404
+
+
+def test_amazon_q_is_asked_at_its_own_address_and_told_nothing_of_ours(outside: Outside) -> None:
+    outside.providers.answers["theirs-q"] = lambda asked: refused(403, asked, "The bearer token theirs-q is invalid.")
+    answer = outside.ask("amazonq/claude-sonnet-4.5", {"authorization": "Bearer theirs-q"})
+    asked = outside.providers.asked[-1]
+    assert (asked.headers["host"], asked.headers["authorization"]) == (AMAZON_Q, "Bearer theirs-q")
+    assert {"x-api-key", "cookie"}.isdisjoint(asked.headers)
+    assert answer.status in (401, 403)
+    assert b"theirs-q" not in answer.body
+    row = outside.gateway.row(answer)
+    assert (row["account_id"], row["provider"], row["attempts"]) == (None, "amazonq", 1)
+
+
+def test_amazon_q_knows_no_cookies(outside: Outside) -> None:
+    before = len(outside.providers.asked)
+    answer = outside.ask("amazonq/claude-sonnet-4.5", {"cookie": "session=theirs"})
+    assert answer.error[:2] == (401, "authentication_error")
+    assert len(outside.providers.asked) == before
 
 
 def test_a_subscription_token_is_refused_with_a_sentence(outside: Outside, model: str) -> None:

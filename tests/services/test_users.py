@@ -212,3 +212,10 @@ def test_hashing_does_not_stop_other_greenlets(app: Flask) -> None:
     passwords.hashed("any password")
     ticker.kill()
     assert len(turns) >= 3
+
+
+def test_the_3000_most_common_passwords_of_that_length_are_known() -> None:
+    long_enough = [word for word in passwords.common() if len(word) >= passwords.SHORTEST]
+    assert len(long_enough) >= 3000
+    assert {"password", "football", "changeme123"} <= passwords.common()
+    assert all(word == word.lower() for word in passwords.common())
