@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from opus_api.extensions import db
 from opus_api.services import api_keys
-from opus_api.web import guards, openapi
+from opus_api.web import guards, headers, openapi
 from opus_api.web.openapi_operations import operations
 
 HOT = ["/v1/messages", "/v1/chat/completions", "/chat/completions", "/v1/models", "/models", "/healthz"]
@@ -22,9 +22,9 @@ def test_every_part_is_there(app: Flask) -> None:
     assert {"messages", "auth", "cookies", "management", "health", "console"} <= set(app.blueprints)
 
 
-def test_only_the_look_at_blocked_addresses_hooks_into_every_request(app: Flask) -> None:
+def test_only_the_look_at_blocked_addresses_and_the_headers_hook_into_every_request(app: Flask) -> None:
     assert app.before_request_funcs.get(None, []) == [guards.keep_out]
-    assert app.after_request_funcs.get(None, []) == []
+    assert app.after_request_funcs.get(None, []) == [headers.complete]
     assert app.teardown_request_funcs.get(None, []) == []
 
 

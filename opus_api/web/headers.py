@@ -11,10 +11,10 @@ NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
 def register(app: Flask) -> None:
-    app.after_request(_headers)
+    app.after_request(complete)
 
 
-def _headers(response: Response) -> Response:
+def complete(response: Response) -> Response:
     headers = response.headers
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Referrer-Policy", "no-referrer")
