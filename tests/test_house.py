@@ -104,3 +104,23 @@ def test_functions_are_short_and_modules_readable_in_a_sitting() -> None:
 def test_everything_that_can_be_added_is_in_the_architecture_or_the_readme(name: str) -> None:
     documents = README + (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     assert name in documents
+
+
+def _fences(text: str) -> list[str]:
+    return re.findall(r"^```.*?^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def _shape(text: str) -> tuple[list[str], set[str], int]:
+    """Headings by level, all that stands in backticks, rows of tables; what prose says differs with the language."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    spans = {" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)}
+    return re.findall(r"^#+(?= )", prose, re.MULTILINE), spans, len(re.findall(r"^\|", prose, re.MULTILINE))
+
+
+def test_both_readmes_name_the_same_commands_variables_and_settings() -> None:
+    chinese = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+    assert _fences(chinese) == _fences(README)
+    assert _shape(chinese) == _shape(README)
+    pictures = re.findall(r"\((docs/screenshots/[^)]+)\)", README)
+    assert pictures == re.findall(r"\((docs/screenshots/[^)]+)\)", chinese)
+    assert [name for name in pictures if not (ROOT / name).is_file()] == []
