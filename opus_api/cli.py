@@ -332,7 +332,7 @@ def accounts_disable(names: tuple[str, ...]) -> tuple[Any, str]:
 @command(accounts_group, "delete")
 @click.argument("names", nargs=-1, required=True)
 def accounts_delete(names: tuple[str, ...]) -> tuple[Any, str]:
-    """Delete accounts with their credentials."""
+    """Delete accounts; for 30 days the console can restore them."""
     rows = [accounts.as_json(account) for account in _named(names)]
     for row in rows:
         service().delete(row["id"])

@@ -148,6 +148,19 @@ class Account(Table):
     credits: Mapped[float] = mapped_column(sa.Float, default=0.0, server_default="0")  # metered for requests of ours
 
 
+class DeletedAccount(Base):
+    """An account that was deleted, kept for a while under its id; services/deleted_accounts.py."""
+
+    __tablename__ = "deleted_accounts"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=False)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    provider: Mapped[str] = mapped_column(sa.String(20))
+    name: Mapped[str] = mapped_column(sa.String(100))
+    deleted_at: Mapped[datetime] = mapped_column(Time, default=now, index=True)
+    deleted_by: Mapped[str] = mapped_column(sa.String(80))  # machine, or a person's name, which outlives its user
+    kept: Mapped[str] = mapped_column(Secret)  # all its columns as JSON
+
+
 class SignIn(Table):
     """A sign-in by device code that a person has begun; any worker can go on with it."""
 
@@ -345,6 +358,7 @@ __all__ = [
     "AccountEvent",
     "ApiKey",
     "Change",
+    "DeletedAccount",
     "IpRule",
     "JobRun",
     "LatencyHour",

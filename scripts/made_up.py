@@ -9,13 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from opus_api.extensions import db
-from opus_api.models import Account, AccountEvent, ApiKey, Change, IpRule, ModelRule, Refusal, now
+from opus_api.models import Account, AccountEvent, ApiKey, Change, DeletedAccount, IpRule, ModelRule, Refusal, now
 from opus_api.services import explanations, statistics
 from opus_api.services.explanations import Try
 from opus_api.services.request_log import BLANK, LOGS
 from opus_api.wire import ids
 
 DAYS = 30
+DELETED = 90  # the id of an account
 CLAUDE = ["claude-opus-4-5-20251101", "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001"]
 ASKED = ["claude-sonnet-4-5", "claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-5", "gpt-5", "qwen3-coder"]
 NETWORK = "203.0.113."  # RFC 5737: for documentation
@@ -119,6 +120,14 @@ def _others(moment: datetime) -> Iterator[Any]:
         (216, "key Lost phone", "live", "revoked"),
     ):
         yield Change(who="admin", what=what, before=before, after=after, created_at=moment - timedelta(hours=hours))
+    yield DeletedAccount(
+        id=DELETED,
+        provider="anthropic",
+        name="Contractor",
+        deleted_by="admin",
+        deleted_at=moment - timedelta(days=4),
+        kept="{}",
+    )
     for minutes, before, after in ((1, "active", "cooling"), (300, "cooling", "active")):
         reason, time = f"429: {LIMITED}" if after == "cooling" else None, moment - timedelta(minutes=minutes)
         yield AccountEvent(account_id=2, who="machine", before=before, after=after, reason=reason, time=time)

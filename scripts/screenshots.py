@@ -58,7 +58,7 @@ def _pages(folder: Path) -> Iterator[tuple[str, str]]:
     with app.app_context():
         made_up.fill()
         worst = db.session.query(LOGS.c.request_id).filter(LOGS.c.attempts > 1).order_by(LOGS.c.time.desc())
-        samples = {"account_id": 2, "key_id": 3, "request_id": worst.limit(1).scalar()}
+        samples = {"account_id": 2, "deleted_id": made_up.DELETED, "key_id": 3, "request_id": worst.limit(1).scalar()}
         db.session.remove()
         db.engine.dispose()
     yield from _routes(app, samples)

@@ -16,7 +16,7 @@ from opus_api import database
 from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import Account
-from opus_api.services import account_fields, settings, validation
+from opus_api.services import account_fields, deleted_accounts, settings, validation
 from opus_api.services.oidc import Tokens
 from opus_api.services.values import FieldError, moment_of, rfc3339
 from opus_api.transport import Transport
@@ -113,8 +113,10 @@ class Accounts:
         return self._look(account) if changed & account_fields.CREDENTIAL else account
 
     def delete(self, account_id: int) -> None:
-        """Raises NotFound."""
-        db.session.delete(self.get(account_id))
+        """It serves no more and can be restored for a while. Raises NotFound."""
+        account = self.get(account_id)
+        db.session.refresh(account, with_for_update=True)  # whoever renews its tokens now has saved them, or loses
+        deleted_accounts.keep(account)
         db.session.commit()
 
     def enable(self, account_id: int) -> Account:

@@ -7,10 +7,11 @@ import gevent
 import sqlalchemy as sa
 from sqlalchemy import Engine, select
 
-from opus_api.models import AccountEvent, IpRule, Refusal, RequestLog, UserSession, now
+from opus_api.models import AccountEvent, DeletedAccount, IpRule, Refusal, RequestLog, UserSession, now
 
-LOGS, SESSIONS, IP_RULES, EVENTS, REFUSALS = (
-    cast(sa.Table, model.__table__) for model in (RequestLog, UserSession, IpRule, AccountEvent, Refusal)
+LOGS, SESSIONS, IP_RULES, EVENTS, REFUSALS, DELETED = (
+    cast(sa.Table, model.__table__)
+    for model in (RequestLog, UserSession, IpRule, AccountEvent, Refusal, DeletedAccount)
 )
 
 ROW_SIZE = 600  # bytes that a row of the request log and its indexes take at most on average
@@ -44,6 +45,11 @@ def purge_refusals(engine: Engine, days: int) -> int:
 def purge_account_events(engine: Engine, days: int) -> int:
     """Delete what happened to accounts longer ago than ``days``; how many. Raises SQLAlchemyError."""
     return delete(engine, EVENTS, EVENTS.c.time < now() - timedelta(days=days))
+
+
+def purge_deleted_accounts(engine: Engine, days: int) -> int:
+    """Erase accounts that were deleted longer ago than ``days``; how many. Raises SQLAlchemyError."""
+    return delete(engine, DELETED, DELETED.c.deleted_at < now() - timedelta(days=days))
 
 
 def purge_sessions(engine: Engine) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select
 
 from opus_api.extensions import db
 from opus_api.models import Account, ProbeSeries, now
-from opus_api.services import exchange_log, retention, saved_settings
+from opus_api.services import deleted_accounts, exchange_log, retention, saved_settings
 from opus_api.services.accounts import Accounts
 from opus_api.upstreams import UPSTREAMS
 
@@ -77,6 +77,10 @@ def purge_account_events(means: Means) -> str:
     return f"{retention.purge_account_events(means.engine, saved_settings.log_days())} rows deleted"
 
 
+def purge_deleted_accounts(means: Means) -> str:
+    return f"{retention.purge_deleted_accounts(means.engine, deleted_accounts.DAYS)} accounts erased"
+
+
 def purge_sessions(means: Means) -> str:
     return f"{retention.purge_sessions(means.engine)} sessions deleted"
 
@@ -101,6 +105,7 @@ JOBS = (
     Job("purge_logs", HOUR, purge_logs),
     Job("purge_refusals", HOUR, purge_refusals),
     Job("purge_account_events", HOUR, purge_account_events),
+    Job("purge_deleted_accounts", HOUR, purge_deleted_accounts),
     Job("purge_sessions", HOUR, purge_sessions),
     Job("purge_ip_rules", HOUR, purge_ip_rules),
     Job("end_debug_log", MINUTE, end_debug_log),

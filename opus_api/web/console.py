@@ -67,7 +67,7 @@ class Page(NamedTuple):
 
 NAVIGATION = (
     Page("dashboard_pages.index", _l("Dashboard"), "dashboard"),
-    Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages",)),
+    Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages", "deleted_pages")),
     Page("keys_pages.index", _l("Keys"), "keys"),
     Page("logs_pages.index", _l("Logs"), "logs"),
     Page("chat_pages.index", _l("Chat"), "chat"),
@@ -293,6 +293,7 @@ def register(app: Flask) -> None:
         connect_pages,
         cookies_pages,
         dashboard_pages,
+        deleted_pages,
         ips_pages,
         keys_pages,
         logs_pages,
@@ -311,6 +312,7 @@ def register(app: Flask) -> None:
         connect_pages,
         cookies_pages,
         dashboard_pages,
+        deleted_pages,
         ips_pages,
         keys_pages,
         logs_pages,

@@ -14,7 +14,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from opus_api.models import Account, now
-from opus_api.services import account_events, account_fields, saved_settings, settings, validation_run
+from opus_api.services import account_events, account_fields, deleted_accounts, saved_settings, settings, validation_run
 from opus_api.services import accounts as service
 from opus_api.services.values import moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
@@ -31,6 +31,7 @@ bp = page_blueprint("cookies_pages")
 PER_PAGE = 8
 ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
 MOST_EVENTS = 12  # of an account's history
+FILTERS = ("name", "provider", "state")
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
 
@@ -107,7 +108,7 @@ def index() -> str:
     """All accounts with their state and use."""
     # The larger priority is used first, so it stands first.
     everyone = sorted(accounts().all(), key=lambda account: (-account.priority, account.id))
-    wanted = {name: request.args.get(name, "") for name in ("provider", "state")}
+    wanted = {name: request.args.get(name, "") for name in FILTERS}
     found = [account for account in everyone if _fits(account, wanted)]
     pages = max(1, -(-len(found) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
@@ -122,11 +123,13 @@ def index() -> str:
         page=page,
         pages=pages,
         run=validation_run.current(),
+        deleted=deleted_accounts.count(),
     )
 
 
 def _fits(account: Account, wanted: Mapping[str, str]) -> bool:
-    return wanted["provider"] in ("", account.provider) and wanted["state"] in ("", _state(account))
+    is_kind = wanted["provider"] in ("", account.provider) and wanted["state"] in ("", _state(account))
+    return is_kind and wanted["name"].strip().casefold() in account.name.casefold()
 
 
 @bp.post("/cookies/priorities")
@@ -151,8 +154,8 @@ def priorities() -> Response:
 
 def _list_address() -> str:
     """The list as it was filtered."""
-    page, provider, state = (request.args.get(name) for name in ("page", "provider", "state"))
-    return url_for(".index", page=page, provider=provider, state=state)
+    given: dict[str, Any] = {name: request.args.get(name) for name in ("page", *FILTERS)}
+    return url_for(".index", **given)
 
 
 def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
@@ -369,7 +372,7 @@ def delete(account_id: int) -> str:
 
 @bp.post("/cookies/<int:account_id>/delete")
 def erase(account_id: int) -> Response:
-    """Deletes the account with its credential."""
+    """Deletes the account; for a while it can be restored."""
     name = accounts().get(account_id).name
     accounts().delete(account_id)
     flash(gettext("%(name)s was deleted.", name=name), "success")

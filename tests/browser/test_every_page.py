@@ -54,6 +54,10 @@ def samples(service: str, upstream: Upstream) -> dict[str, Any]:
         "POST", "/api/cookies", {"provider": "openai", "name": LONG, "api_key": GOOD_KEY, "base_url": upstream.url}
     )
     call("POST", "/api/cookies", {"provider": "morph", "name": "<b>bold</b>", "api_key": "sk-" + "0" * 40})
+    deleted = call(
+        "POST", "/api/cookies", {"provider": "morph", "name": f"{LONG[:50]} (old)", "api_key": "sk-" + "1" * 40}
+    )
+    call("DELETE", f"/api/cookies/{deleted['id']}")
     key = call("POST", "/api/keys", {"name": LONG, "limits": {"rpm": 60, "monthly_tokens": 1_000_000}})
     asked = urllib.request.Request(
         f"{service}/v1/messages",
@@ -63,7 +67,8 @@ def samples(service: str, upstream: Upstream) -> dict[str, Any]:
     with urllib.request.urlopen(asked) as answer:
         request_id = answer.headers["request-id"]
     call("POST", "/v2/ips/block", {"cidr": "2001:db8::/32", "reason": "asked too much"})
-    return {"account_id": account["id"], "key_id": key["id"], "request_id": request_id}
+    accounts = {"account_id": account["id"], "deleted_id": deleted["id"]}
+    return {**accounts, "key_id": key["id"], "request_id": request_id}
 
 
 def caller(url: str, token: str = "") -> Callable[..., Any]:

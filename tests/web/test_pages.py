@@ -441,6 +441,29 @@ def test_the_list_is_filtered_by_its_address(person: FlaskClient) -> None:
     assert "well-" not in page
     assert 'href="/cookies?page=2&amp;state=active"' in person.get("/cookies?state=active").text
     assert "No account is like that." in person.get("/cookies?provider=morph").text
+    named = person.get("/cookies?name=WELL-2").text
+    assert named.count('<tr id="account-') == 8
+    assert "well-1" not in named
+    assert 'href="/cookies?page=2&amp;name=WELL-2"' in named
+
+
+def test_a_deleted_account_is_restored_or_erased(post: Callable[..., str], person: FlaskClient) -> None:
+    account_id = add().id
+    assert "kept for 30 days" in person.get(f"/cookies/{account_id}/delete").text
+    post(f"/cookies/{account_id}/delete")
+    assert 'href="/cookies/deleted"' in person.get("/cookies").text
+    page = person.get("/cookies/deleted").text
+    assert "in 30 d" in page
+    assert KEY not in page
+    other = add()
+    assert "Another account is named one by now." in post(f"/cookies/deleted/{account_id}/restore")
+    post(f"/cookies/{other.id}/delete")
+    assert "one is back as it was." in post(f"/cookies/deleted/{account_id}/restore")
+    assert db.session.query(Account).one().api_key == KEY
+    assert "Erase one now?" in person.get(f"/cookies/deleted/{other.id}/erase").text
+    assert "one was erased with its credential." in post(f"/cookies/deleted/{other.id}/erase")
+    assert "Nothing was deleted lately" in person.get("/cookies/deleted").text
+    assert person.get(f"/cookies/deleted/{other.id}/erase").status_code == 404
 
 
 def test_an_accounts_page_tells_what_became_of_it_and_by_whom(person: FlaskClient, post: Callable[..., str]) -> None:

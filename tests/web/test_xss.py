@@ -14,7 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from opus_api.extensions import db
-from opus_api.models import Account, AccountEvent, IpRule, JobRun, ModelRule, User, now
+from opus_api.models import Account, AccountEvent, DeletedAccount, IpRule, JobRun, ModelRule, User, now
 from opus_api.services import api_keys
 from tests import bars, routes
 from tests.services.test_statistics import row, write
@@ -158,6 +158,7 @@ def plant(app: Flask) -> int:
         db.session.add(ModelRule(pattern=name, target=f"openai/{name}"))
         db.session.add(IpRule(cidr=f"10.{n // 250}.{n % 250}.0/24", reason=attempt.replace("\x00", "")[:255]))
         db.session.flush()
+        db.session.add(DeletedAccount(id=n + 1, provider="openai", name=name, deleted_by=name[:80], kept="{}"))
         db.session.add(
             AccountEvent(account_id=account.id, time=moment, who=name, before="active", after="invalid", reason=name)
         )
@@ -206,7 +207,9 @@ def test_no_attempt_is_live_on_any_page(app: Flask, admin: User) -> None:
         paths = [route.path]
         if "<" in route.rule:  # of things that bear an attempt, the first 40 and the last
             ids = [*range(1, 41), planted]
-            paths = [route.filled({"account_id": n, "key_id": n, "request_id": request_id}) for n in ids]
+            paths = [
+                route.filled({"account_id": n, "deleted_id": n, "key_id": n, "request_id": request_id}) for n in ids
+            ]
         for path in paths:
             page = client.get(path)
             assert page.status_code < 500, path
