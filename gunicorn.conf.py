@@ -118,6 +118,7 @@ def post_worker_init(worker: Any) -> None:
     _redact_what_others_print()
     worker.app.callable.extensions["state"].start()
     worker.app.callable.extensions["snapshots"].start()
+    _watch_the_other_generation(worker)
     worker.app.callable.extensions["recorder"].start()
     _start_jobs(worker.app.callable)
     gevent.spawn(_drain_when_stopping, worker)
@@ -127,6 +128,12 @@ def post_worker_init(worker: Any) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     worker.generations.serve(worker.age)
+
+
+def _watch_the_other_generation(worker: Any) -> None:
+    """At a reload two workers serve at once for a while; without Redis the database is all that they share."""
+    if not settings.redis_url:
+        worker.app.callable.extensions["snapshots"].watch_closely(worker.cfg.graceful_timeout + 10)
 
 
 def _start_jobs(app: Any) -> None:
@@ -149,6 +156,7 @@ def _drain_when_stopping(worker: Any) -> None:
     """
     while worker.alive:
         gevent.sleep(0.2)
+    _watch_the_other_generation(worker)
     worker.app.callable.extensions["jobs"].stop()  # another worker, or the next, goes on with them at once
     limit = worker.cfg.graceful_timeout
     gevent.sleep(max(limit - 5, limit / 2))

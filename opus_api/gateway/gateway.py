@@ -224,7 +224,7 @@ class Gateway:
         """The row of a request that was let in, but has no answer to close: its body or its model was wrong."""
         entry = {
             "request_id": refusal.request_id,
-            "time": datetime.now(UTC),
+            "time": datetime.fromtimestamp(time.time(), UTC),
             "key_id": key.id if key else None,
             "dialect": refusal.dialect,
             "model": refusal.model[:200],

@@ -62,7 +62,7 @@ class ExchangeLog:
         self._begun += 1
         if self._begun % PRUNE_EVERY == 0:
             gevent.get_hub().threadpool.spawn(prune, self._folder)
-        folder = self._folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{request_id}"
+        folder = self._folder / f"{datetime.fromtimestamp(time.time(), UTC):%Y%m%dT%H%M%S}-{request_id}"
         try:
             folder.mkdir(mode=0o700, parents=True)
             self._full = False

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import gevent
@@ -27,6 +27,7 @@ from opus_api.models import OVERTAKING, Account, now
 from opus_api.services.account_events import noted
 from opus_api.services.settings import say_changed
 from opus_api.services.snapshot import credentials
+from opus_api.state import clock
 from opus_api.transport import Transport
 from opus_api.upstreams import amazonq_login
 from opus_api.upstreams.amazonq_login import Client, Granted, Refused
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 DEADLINE = 15.0  # seconds the sign-in service may take
 LEASE = timedelta(seconds=30)  # longer than that, so that a lease ends only with its holder's process
+FURTHEST = 2 * LEASE  # an end further away than any lease is long was written by a clock that was wrong
 REST = timedelta(seconds=5)  # after the sign-in service could not answer
 LOOK_AGAIN = (0.05, 0.1)  # seconds between two looks at somebody else's lease
 WRITE_AGAIN = 0.5  # seconds until a commit that failed is tried again
@@ -75,10 +77,14 @@ class _Known:
         return "the registration of this installation has ended" if ends and ends <= time.time() else ""
 
     def is_leased(self) -> bool:
-        return self.lease_owner is not None and self.lease_until is not None and self.lease_until > now()
+        return self.lease_owner is not None and self._is_barred()
 
     def must_rest(self) -> bool:
-        return self.lease_owner is None and self.lease_until is not None and self.lease_until > now()
+        return self.lease_owner is None and self._is_barred()
+
+    def _is_barred(self) -> bool:
+        moment = _steady()
+        return self.lease_until is not None and moment < self.lease_until <= moment + FURTHEST
 
 
 class Tokens:
@@ -206,7 +212,9 @@ class Tokens:
 
     def _take(self, account_id: int, version: int) -> bool:
         """Whether it is us who may ask. One statement, so exactly one of all who try."""
-        return self._change(account_id, version, _may_be_leased(), lease_owner=self._owner, lease_until=now() + LEASE)
+        return self._change(
+            account_id, version, _may_be_leased(), lease_owner=self._owner, lease_until=_steady() + LEASE
+        )
 
     def _keep(self, account_id: int, version: int, granted: Granted) -> None:
         columns = granted_columns(granted)
@@ -215,7 +223,7 @@ class Tokens:
 
     def _rest(self, account_id: int, version: int) -> None:
         mine = Account.lease_owner == self._owner
-        self._change(account_id, version, mine, lease_owner=None, lease_until=now() + REST)
+        self._change(account_id, version, mine, lease_owner=None, lease_until=_steady() + REST)
 
     def _refuse(self, account_id: int, version: int, reason: str) -> None:
         """Only a new sign-in helps; a person's switch stays."""
@@ -269,7 +277,13 @@ def granted_columns(granted: Granted) -> dict[str, Any]:
 
 
 def _may_be_leased() -> Any:
-    return sa.or_(Account.lease_until.is_(None), Account.lease_until <= now())
+    moment, until = _steady(), Account.lease_until
+    return sa.or_(until.is_(None), until <= moment, until > moment + FURTHEST)
+
+
+def _steady() -> datetime:
+    """Ends of leases are in time that does not jump: a corrected clock must neither end nor stretch them."""
+    return datetime.fromtimestamp(clock.now(), UTC)
 
 
 def _away(message: str) -> Failure:

@@ -177,6 +177,7 @@ class Snapshots:
     """The newest snapshot, at most ``INTERVAL`` seconds behind other processes and never behind this one."""
 
     INTERVAL = 1.0
+    CLOSE_INTERVAL = 0.25  # while another generation of workers is there
     LIMIT = 2.0  # seconds the database has for a look
     LOAD_LIMIT = 5.0  # and for everything
     PROMPT = 0.5  # seconds after which a look that has no answer yet counts as none
@@ -191,6 +192,7 @@ class Snapshots:
         self._fresh = time.monotonic()  # when the database was last heard of
         self._asked: float | None = None  # since when a look has been waiting
         self._away = False
+        self._closely_until = 0.0  # monotonic seconds
 
     def current(self) -> Snapshot:
         """Without a query, unless this process changed something since. While the database is away, the last one.
@@ -214,6 +216,11 @@ class Snapshots:
         self.current()
         self._refresher = gevent.spawn(self._watch)
 
+    def watch_closely(self, seconds: float) -> None:
+        """For so long, read everything at each look: a worker that another replaces, or that replaces another, shares
+        no memory with it, and what either learns of accounts changes no version."""
+        self._closely_until = time.monotonic() + seconds
+
     def stop(self) -> None:
         if self._refresher is not None:
             self._refresher.kill()
@@ -222,9 +229,13 @@ class Snapshots:
         """Load anew if any process changed something. Raises SQLAlchemyError."""
         with self._asking(self.LIMIT), Session(self._engine) as session:
             version = session.scalar(select(Setting.value).where(Setting.key == VERSION))
-        if self._snapshot is None or version != self._snapshot.version:
+        if self._snapshot is None or version != self._snapshot.version or self._is_close:
             self._seen = -1
             self.current()
+
+    @property
+    def _is_close(self) -> bool:
+        return time.monotonic() < self._closely_until
 
     def _reload(self) -> Snapshot:
         with self._lock:
@@ -233,8 +244,10 @@ class Snapshots:
                 return self._snapshot  # another greenlet loaded it while we waited
             try:
                 with self._asking(self.LOAD_LIMIT), Session(self._engine) as session:
-                    self._snapshot = load(session)
-                logs.hide("accounts", self._snapshot.secrets)
+                    loaded = load(session)
+                if loaded != self._snapshot:  # what is derived from it stays when nothing changed
+                    self._snapshot = loaded
+                    logs.hide("accounts", loaded.secrets)
             except SQLAlchemyError as error:
                 if self._snapshot is None:
                     raise
@@ -259,7 +272,7 @@ class Snapshots:
     def _watch(self) -> None:
         away = False
         while True:
-            gevent.sleep(self.INTERVAL)
+            gevent.sleep(self.CLOSE_INTERVAL if self._is_close else self.INTERVAL)
             try:
                 self.refresh()
                 away = False

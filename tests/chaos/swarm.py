@@ -80,7 +80,8 @@ class Swarm:
         except Left:
             seen["end"] = "left"
             if job.resets:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with suppress(OSError):  # a stopping gateway's "connection: close" has closed it already
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         except TimeoutError:
             seen["end"] = "hung"
         except (OSError, http.client.HTTPException):

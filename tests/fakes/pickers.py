@@ -12,6 +12,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import json  # noqa: E402 - patching comes before every other import
+import random  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
@@ -31,25 +32,24 @@ def main() -> None:
         interval = json.loads(line)
         counts: Counter[int] = Counter()
         took: list[float] = []
-        picking = [gevent.spawn(_pick, state, interval, n / greenlets, counts, took) for n in range(greenlets)]
+        picking = [gevent.spawn(_pick, state, interval, counts, took) for _ in range(greenlets)]
         gevent.joinall(picking, raise_error=True)
         _say(json.dumps({"counts": counts, "ms": took}))
     state.stop()
 
 
-def _pick(state: State, interval: dict[str, Any], shift: float, counts: Counter[int], took: list[float]) -> None:
+def _pick(state: State, interval: dict[str, Any], counts: Counter[int], took: list[float]) -> None:
     candidates = [Candidate(account_id) for account_id in interval["accounts"]]
-    greenlets, pause = int(sys.argv[2]), 0.0
-    if interval["rate"]:
-        pause = greenlets / interval["rate"]
-        gevent.sleep(pause * shift)  # so that they do not all come at the same moment
+    rate = interval["rate"] / int(sys.argv[2])
     for _ in range(interval["picks"]):
+        if rate:
+            gevent.sleep(random.expovariate(rate))  # requests come when they like
         began = time.perf_counter()
         held = state.pick(candidates, "round_robin", time.time())
         took.append(round((time.perf_counter() - began) * 1000, 3))
         assert held is not None
         counts[held.account_id] += 1
-        gevent.sleep(max(0.0, pause - (time.perf_counter() - began)))
+        gevent.sleep(0)
         if not interval["keep"]:
             state.release(held)
 

@@ -205,6 +205,21 @@ def test_a_reload_fails_no_request_and_cuts_no_stream(stoppable: Stage) -> None:
     reloaded(stoppable, hups=1, count=20, rate=40)
 
 
+def test_what_the_old_worker_learns_of_an_account_the_new_one_knows_as_well(stoppable: Stage, model: str) -> None:
+    limited = Reply(429, b"{}", {"retry-after": "30"}, before=[2.5])
+    first = stoppable.account("openai", model, [limited, spoken], priority=9)
+    second = stoppable.account("openai", model)
+    with ThreadPoolExecutor(1) as pool:
+        old = pool.submit(stoppable.gateway.ask, model)
+        wait_until(lambda: stoppable.asked(first))
+        stoppable.gateway.process.send_signal(signal.SIGHUP)
+        assert old.result(20).status == 200
+    time.sleep(1)
+    for _ in range(3):
+        assert stoppable.gateway.ask(model).status == 200
+    assert [len(stoppable.asked(account)) for account in (first, second)] == [1, 4]
+
+
 @pytest.mark.chaos
 @pytest.mark.parametrize("stoppable", [20], indirect=True)
 def test_five_reloads_with_200_streams_and_50_requests_a_second_fail_none(stoppable: Stage) -> None:

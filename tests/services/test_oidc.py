@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -180,6 +181,24 @@ def test_a_lease_of_a_process_that_died_ends(service: AmazonQ, tokens: Tokens, a
     began = now()
     assert tokens.renewed(account.id, seen(account)).token_version == 2
     assert now() - began >= timedelta(seconds=0.4)
+
+
+def test_a_lease_that_a_wrong_clock_wrote_holds_nobody_up(tokens: Tokens, account: Account) -> None:
+    account.lease_owner, account.lease_until = "dead", now() + timedelta(hours=1)
+    db.session.commit()
+    assert tokens.renewed(account.id, seen(account)).token_version == 2
+
+
+def test_a_clock_that_is_set_forward_ends_no_lease(
+    service: AmazonQ, tokens: Tokens, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.lease_owner, account.lease_until = "another", now() + timedelta(seconds=20)
+    db.session.commit()
+    true_time = time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() + 3600)
+    monkeypatch.setattr(oidc, "LONGEST_WAIT", 0.3)
+    assert refused(tokens, account).verdict is Verdict.UNREACHABLE
+    assert service.refreshed == []
 
 
 def test_tokens_that_could_not_be_written_are_written_later_and_not_asked_for_again(

@@ -6,6 +6,7 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 import gevent
@@ -20,6 +21,7 @@ from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
 from opus_api.services import statistics
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.spool import Spool
+from tests import bars
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -248,6 +250,37 @@ def test_what_the_database_does_not_take_is_kept(
     assert [entry.request_id for entry in rows()] == ["req_0", "req_1", "req_2", "req_3"]
     db.session.refresh(account)
     assert (account.usage_count, account.state) == (6, "cooling")
+
+
+@pytest.mark.chaos
+def test_256_mib_of_rows_wait_for_a_database_that_is_away(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    working = db.engine
+    monkeypatch.setattr(recorder, "_engine", sa.create_engine("sqlite:////nowhere/at/all.db"))
+    took = []
+    while not recorder.log_dropped_total:
+        began = time.perf_counter()
+        recorder.began(row(f"req_{len(took)}"))
+        recorder.record(row(f"req_{len(took)}", input_tokens=1, client_ip="192.0.2.1"))
+        took.append((time.perf_counter() - began) * 1e6)
+    waiting = sum(file.stat().st_size for file in (settings.data_dir / "spool").rglob("*"))
+    monkeypatch.setattr(recorder, "_engine", working)
+    began = time.perf_counter()
+    recorder.flush()
+    seconds = time.perf_counter() - began
+    stored = db.session.scalar(sa.select(sa.func.count()).select_from(RequestLog)) or 0
+    bars.report(
+        11,
+        spooled_mib=waiting / 2**20,
+        rows=len(took),
+        dropped=recorder.log_dropped_total,
+        stored=stored,
+        stored_in_s=seconds,
+        row_p99_us=quantiles(took, n=100)[98],
+    )
+    assert waiting >= 255 * 2**20
+    assert stored == len(took) - recorder.log_dropped_total
 
 
 def test_a_row_that_no_database_takes_holds_up_no_other(recorder: Recorder) -> None:

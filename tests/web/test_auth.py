@@ -197,6 +197,11 @@ def test_clocks_may_differ_by_a_minute(client: FlaskClient, forge: Forge) -> Non
     assert client.get("/api/auth/me", headers=bearer(forge(exp=int(time.time()) - 30))).status_code == 200
 
 
+def test_a_clock_that_was_set_back_ends_no_sign_in(client: FlaskClient, forge: Forge) -> None:
+    begun = int(time.time()) + 3600
+    assert client.get("/api/auth/me", headers=bearer(forge(iat=begun, exp=begun + 60))).status_code == 200
+
+
 def test_the_token_of_a_page_is_no_jwt(client: FlaskClient, admin: User, forge: Forge) -> None:
     _, page = users.start_session(admin, "page", None, None)
     assert client.get("/api/auth/me", headers=bearer(forge(jti=page))).status_code == 401
