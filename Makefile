@@ -45,7 +45,7 @@ fix: $(DEV) ## mend what ruff can mend, and format
 	@$(BIN)/ruff check -q --fix || true
 	@$(BIN)/ruff format -q
 
-logs: $(RUNTIME) ## time the log's questions with a million rows
+logs: $(RUNTIME) ## time the log's questions and the console's pages with a million rows
 	@$(BIN)/python bench/logs.py
 
 tokens: $(RUNTIME) ## measure token counting against recorded truth
