@@ -1,20 +1,23 @@
 """How gunicorn serves the app: one gevent worker that holds thousands of streams."""
 
+import gc
+
+gc.disable()  # the master's, which only watches; its workers enable it (wsgi.py) when everything is loaded
+
 from gevent import monkey
 
 monkey.patch_all()
 
-import gc
-import json
 import os
 import resource
 import shutil
 import sys
 import tempfile
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import gevent
+import gevent.os
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -64,12 +67,28 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def _check_in_a_process_of_its_own(workers: int, addresses: list[tuple[str, int]]) -> None:
     # Workers inherit what the master has: it must neither open connections nor load code that a reload should replace,
-    # such as listeners, which would then hear everything twice.
-    check = "import sys; from opus_api import startup; startup.check_before_workers(*sys.argv[1:])"
-    arguments = [sys.executable, "-c", check, str(workers), json.dumps(addresses)]
-    child = os.posix_spawn(sys.executable, arguments, os.environ)
+    # such as listeners, which would then hear everything twice. A fork need not load again what the master has.
+    child = gevent.os.fork_gevent()  # os.fork would have gevent watch the master's children, which gunicorn does
+    if child == 0:
+        _check_and_exit(workers, addresses)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         sys.exit(1)
+
+
+def _check_and_exit(workers: int, addresses: list[tuple[str, int]]) -> NoReturn:
+    code = 1
+    try:
+        from opus_api import preflight
+
+        preflight.check_before_workers(settings, workers, addresses)
+        code = 0
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+    except Exception:  # noqa: BLE001 - a fault of ours; nothing but the master goes on from here
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _raise_file_limit() -> None:

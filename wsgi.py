@@ -1,10 +1,15 @@
 """`python wsgi.py` sets everything up and serves; gunicorn and flask import `app` from here."""
 
+import gc
+
+gc.disable()  # while everything is loaded: nothing of it is garbage, and looking would take a fifth of the time
+
 from gevent import monkey
 
 monkey.patch_all()  # the same world for commands as under gunicorn, which has done this before
 
 import atexit
+import os
 import sys
 
 from opus_api.config import ConfigError
@@ -17,7 +22,8 @@ else:
     from opus_api import create_app
 
     try:
-        app = create_app()
+        app = create_app(commands="FLASK_RUN_FROM_CLI" in os.environ)  # which `flask` sets
     except ConfigError as error:
         sys.exit(str(error))
     atexit.register(app.extensions["recorder"].stop)  # for `flask run`; gunicorn's workers end before
+    gc.enable()

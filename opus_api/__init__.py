@@ -6,8 +6,11 @@ from opus_api import config, crypto, database, logs
 from opus_api.config import Settings
 
 
-def create_app(settings: Settings | None = None) -> Flask:
-    """The application, from its parts. Raises ConfigError with one sentence for the operator."""
+def create_app(settings: Settings | None = None, commands: bool = True) -> Flask:
+    """The application, from its parts. Raises ConfigError with one sentence for the operator.
+
+    ``commands``: with those of `flask` and the migrations, which a worker needs not.
+    """
     settings = config.load() if settings is None else settings
     app = Flask(__name__, root_path=str(config.ROOT))
     app.extensions["settings"] = settings
@@ -19,7 +22,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     _sessions(app, settings)
     _blueprints(app, settings)
     _errors(app)
-    _commands(app)
+    if commands:
+        _commands(app)
     return app
 
 
@@ -29,14 +33,13 @@ def _keyring(app: Flask, settings: Settings) -> None:
 
 
 def _database(app: Flask, settings: Settings) -> None:
-    from opus_api.extensions import db, migrate
+    from opus_api.extensions import db
 
     database.make_psycopg2_cooperative()
     database.make_folder(settings)
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(settings.database_url)
     db.init_app(app)
-    migrate.init_app(app, db, directory=str(config.ROOT / "migrations"), render_as_batch=True)
     with app.app_context():
         database.prepare(db.engine)
         database.check(db.engine)
@@ -140,6 +143,10 @@ def _errors(app: Flask) -> None:
 
 
 def _commands(app: Flask) -> None:
-    from opus_api import cli
+    from flask_migrate import Migrate
 
+    from opus_api import cli
+    from opus_api.extensions import db
+
+    Migrate(app, db, directory=str(config.ROOT / "migrations"), render_as_batch=True)
     cli.register(app)

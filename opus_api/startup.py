@@ -4,21 +4,19 @@ import json
 import os
 import secrets
 import shlex
-import socket
 import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
 
-import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask_migrate import upgrade
-from sqlalchemy.orm import Session
 
-from opus_api import config, create_app, crypto, database, state
+from opus_api import config, create_app, database
 from opus_api.config import ROOT, ConfigError, Settings
 from opus_api.extensions import db
+from opus_api.preflight import check_free, check_state
 from opus_api.services import api_keys, passwords, users
 from opus_api.services.settings import installation
 from opus_api.version import __version__
@@ -50,55 +48,6 @@ def address(settings: Settings) -> str:
     """Where this machine reaches the service."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-
-
-# --- Checks -----------------------------------------------------------------------------------------------------------
-
-
-def check_state(workers: int, redis_url: str) -> None:
-    """Raises ConfigError when several workers could not share what they must, or Redis does not answer."""
-    if workers > 1 and not redis_url:
-        raise ConfigError(
-            f"{workers} workers (WEB_CONCURRENCY) must share what they know; set REDIS_URL, e.g. redis://localhost:6379/0."
-        )
-    if redis_url and not state.answers(redis_url):
-        raise ConfigError("Redis does not answer at REDIS_URL; start it, or correct the address, user or password.")
-
-
-def check_free(host: str, port: int) -> None:
-    """Raises ConfigError when somebody listens there."""
-    host = host.strip("[]")
-    try:
-        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does: a closed one may linger
-            probe.bind((host, port))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(f"Port {port} on {host} cannot be used ({reason}); set PORT or HOST to another.") from None
-
-
-def check_before_workers(workers: str, addresses: str) -> None:
-    """What a worker will need, looked at before there is one; ends the process with one sentence and code 1.
-
-    The arguments come from a command line: how many workers there will be, and [host, port] pairs as JSON.
-    """
-    try:
-        settings = config.load()
-        check_state(int(workers), settings.redis_url)
-        for host, port in json.loads(addresses):
-            check_free(host, port)
-        database.make_folder(settings)
-        crypto.use(crypto.keyring(settings))
-        engine = sa.create_engine(settings.database_url, **database.engine_options(settings.database_url))
-        database.prepare(engine)
-        database.check(engine)
-        if not database.has_tables(engine):
-            raise ConfigError("The database has no tables yet; run: flask db upgrade")
-        with Session(engine) as session:
-            installation(session)
-    except ConfigError as error:
-        sys.exit(str(error))
 
 
 # --- Migrations -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What every test may ask for: an app on a fresh SQLite file, a signed-in client, a provider, a PostgreSQL database."""
 
+import gc
 import json
 import shutil
 import tempfile
@@ -18,6 +19,9 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from flask_migrate import upgrade
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
+from werkzeug.routing import Rule
 from werkzeug.security import generate_password_hash
 
 from opus_api import config, create_app
@@ -31,6 +35,47 @@ from tests.commands import Commands
 
 PASSWORD = "correct horse battery"
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
+
+gc.disable()  # while thousands of tests are collected: nothing of it is garbage
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded and collected by now stays; to look at it again and again would take a fifth of the time."""
+    gc.freeze()
+    gc.enable()
+
+
+class Compiled(BytecodeCache):
+    """Each app compiles the templates it renders; of many apps in one process the first does so for all."""
+
+    def __init__(self) -> None:
+        self._codes: dict[tuple[str, str], Any] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._codes.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._codes[bucket.key, bucket.checksum] = bucket.code
+
+
+TEMPLATES = Compiled()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def addresses_are_compiled_once() -> Iterator[None]:
+    """Each app compiles how it builds its addresses, which takes longer than all else that makes an app."""
+    compiled: dict[tuple[str, str, bool], Any] = {}
+    compile_one = Rule._compile_builder
+
+    def once(rule: Rule, append_unknown: bool = True) -> Any:
+        key = (rule.rule, repr(rule.defaults), append_unknown)
+        if key not in compiled:
+            compiled[key] = compile_one(rule, append_unknown)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", once)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +117,7 @@ class Caller(FlaskClient):
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
+    app.jinja_env.bytecode_cache = TEMPLATES
     app.test_client_class = Caller
     with app.app_context():
         yield app
@@ -97,7 +143,8 @@ def flask(runner: FlaskCliRunner) -> Commands:
 
 @pytest.fixture(scope="session")
 def password_hash() -> str:
-    return generate_password_hash(PASSWORD)
+    """Of little work, as so many sign in; what a real one costs is a matter of ``tests/services/test_users.py``."""
+    return generate_password_hash(PASSWORD, "scrypt:1024:8:1")
 
 
 @pytest.fixture

@@ -37,13 +37,14 @@ def unique(word: str) -> str:
 
 
 def wait_until(look: Callable[[], T], seconds: float = 10.0) -> T:
-    """What ``look`` returns once it is true."""
-    give_up = time.monotonic() + seconds
+    """What ``look`` returns once it is true. Looked at ever less often: most looks ask a gateway, and cost it time."""
+    give_up, pause = time.monotonic() + seconds, 0.005
     while True:
         if found := look():
             return found
         assert time.monotonic() < give_up, f"it did not happen within {seconds} s"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.1)
 
 
 def body(model: str, prompt: str = "Hi", **more: Any) -> dict[str, Any]:
