@@ -1,6 +1,8 @@
 """Running gateways in front of one scripted upstream."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ class Stage:
     gateway: Gateway
     upstream: Upstream
     _left: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    _added: list[int] = field(default_factory=list)  # ids of the accounts
 
     def account(self, kind: str, model: str, answer: Answer | None = None, **fields: Any) -> dict[str, Any]:
         """An account that serves this model alone; ``answer`` is what its upstream says instead of the usual."""
@@ -29,7 +32,17 @@ class Stage:
         if answer is not None:
             self.upstream.answers[key] = answer
         settled = {"base_url": self.upstream.url + BASE[kind], "key": key, "models": [model], **fields}
-        return self.gateway.account(kind, **settled)
+        added = self.gateway.account(kind, **settled)
+        self._added.append(added["id"])
+        return added
+
+    def clear(self) -> None:
+        """What the test did to the accounts, and the accounts: at each change the gateway reads all there are."""
+        self.gateway.api("POST", "/v2/accounts/reset")
+        self.gateway.send("GET", "/v1/models")  # takes over what was reset, the upstream's outage with it
+        with closing(sqlite3.connect(self.gateway.database, timeout=5)) as connection, connection:
+            connection.executemany("DELETE FROM accounts WHERE id = ?", [(added,) for added in self._added])
+        self._added.clear()
 
     def asked(self, account: dict[str, Any]) -> list[Asked]:
         return self.upstream.of(account["key"])
@@ -94,4 +107,4 @@ def nobody_pays_for_another_tests_failures(request: pytest.FixtureRequest) -> It
     yield
     for name in ("stage", "hasty"):
         if name in request.fixturenames:
-            request.getfixturevalue(name).gateway.api("POST", "/v2/accounts/reset")
+            request.getfixturevalue(name).clear()
