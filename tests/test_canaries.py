@@ -168,6 +168,9 @@ def with_secrets(person: Person, upstream: Upstream) -> list[str]:
     person.call(
         "POST", "/api/cookies", {"name": "x", "base_url": "nonsense", "api_key": new("api_key of a refused form")}
     )
+    gone = _account("openai", "deleted", "http://127.0.0.1:1/v1", api_key=new("api_key of a deleted account"))
+    gone["proxy"] = f"http://me:{new('proxy password of a deleted account')}@127.0.0.1:{free_port()}"
+    person.call("DELETE", f"/v2/accounts/{person.call('POST', '/api/cookies', gone)['id']}")
     feed = {"accounts": [{"provider": "nobody", "name": "x", "api_key": new("api_key of a refused row")}]}
     person.call("POST", "/v2/accounts/feed", feed)
     return [*models, "proxied", "q", "practice/x"]

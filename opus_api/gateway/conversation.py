@@ -31,22 +31,6 @@ class Conversation:
         return not self.by_session and not self.has_history
 
 
-@dataclass(slots=True)
-class Warmth:
-    """How many later turns there were, and how many of them came to the account that had the turn before."""
-
-    turns: int = 0
-    warm: int = 0
-
-    def count(self, warm: bool) -> None:
-        self.turns += 1
-        self.warm += warm
-
-    @property
-    def share(self) -> float:
-        return self.warm / self.turns if self.turns else 1.0
-
-
 def identify(call: Call, owner: str) -> Conversation:
     """``owner``: whose conversation it is (an API key), since names are chosen by clients.
 

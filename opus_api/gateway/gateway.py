@@ -13,7 +13,7 @@ from opus_api.config import Settings
 from opus_api.dialects import DIALECTS
 from opus_api.gateway import tokens
 from opus_api.gateway.catalog import Catalog, Resolution, only, permits
-from opus_api.gateway.conversation import Warmth, identify
+from opus_api.gateway.conversation import identify
 from opus_api.gateway.dispatch import Dispatch, Worker
 from opus_api.gateway.limits import Limits, Spent
 from opus_api.gateway.load import Load
@@ -105,7 +105,6 @@ class Gateway:
         self._worker = Worker(self._pool, transport, Load(), renew)
         self._catalog: Catalog | None = None
         self._last_model = ""
-        self.warmth = Warmth()
         self.limits = Limits(state)
         self._exchange_log = exchange_log
         self._began = time.time()
@@ -173,7 +172,7 @@ class Gateway:
             self._live.discard(answer)
             dispatch.meter.settle(call.model)
             if dispatch.warm is not None:
-                self.warmth.count(dispatch.warm)
+                metrics.LATER_TURNS.labels("warm" if dispatch.warm else "cold").inc()
             if grant:
                 self.limits.settle(grant, spent(answer))
             entry = row(answer, key, began, client_ip)

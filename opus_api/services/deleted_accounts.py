@@ -5,7 +5,7 @@ They are rows of a table of their own, so whoever reads ``accounts`` need not le
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from opus_api.extensions import db
 from opus_api.models import OVERTAKING, Account, DeletedAccount, Time
 from opus_api.services import audit
+from opus_api.services.values import rfc3339
 from opus_api.wire.errors import Conflict, NotFound
 
 DAYS = 30
@@ -82,6 +83,23 @@ def erase(account_id: int) -> None:
     db.session.delete(found)
     audit.note_own(f"account {found.name}", "deleted", "erased")
     db.session.commit()
+
+
+def erased_at(deleted: DeletedAccount) -> datetime:
+    """When it goes for good by itself."""
+    return deleted.deleted_at + timedelta(days=DAYS)
+
+
+def as_json(deleted: DeletedAccount) -> dict[str, Any]:
+    """Without anything of its credential."""
+    return {
+        "id": deleted.id,
+        "provider": deleted.provider,
+        "name": deleted.name,
+        "deleted_at": rfc3339(deleted.deleted_at),
+        "deleted_by": deleted.deleted_by,
+        "erased_at": rfc3339(erased_at(deleted)),
+    }
 
 
 def _packed(account: Account) -> str:

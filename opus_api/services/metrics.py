@@ -33,6 +33,12 @@ FIRST_TOKEN = Histogram(
 ATTEMPTS = Counter(
     "opus_upstream_attempts", "Attempts by what came of them.", ("provider", "result"), registry=REGISTRY
 )
+LATER_TURNS = Counter(
+    "opus_later_turns",
+    "Later turns of conversations: warm came to the account that had the turn before, with its prompt cache.",
+    ("cache",),
+    registry=REGISTRY,
+)
 REFUSED = Counter("opus_refused_requests", "Requests that were not let in.", ("status",), registry=REGISTRY)
 DROPPED = Counter("opus_log_rows_dropped", "Rows of the request log that found no room.", registry=REGISTRY)
 LIVE = Gauge("opus_live_requests", "Answers on their way.", registry=REGISTRY, multiprocess_mode="livesum")
@@ -52,11 +58,13 @@ class Models:
         self._known: set[str] = set()
         self._most = most
 
-    def label(self, name: str) -> str:
-        if name not in self._known:
-            if len(self._known) >= self._most:
-                return OTHERS
-            self._known.add(name)
+    def label(self, name: str, answered: bool = True) -> str:
+        """A name takes one of the places once it was ``answered``: who makes names up takes none away."""
+        if name in self._known:
+            return name
+        if not answered or len(self._known) >= self._most:
+            return OTHERS
+        self._known.add(name)
         return name
 
 
@@ -68,7 +76,7 @@ def count(row: dict[str, object], tries: Iterable[Try] = ()) -> None:
     of a model that may be anything."""
     dialect = str(row["dialect"])
     provider = row.get("provider")
-    model = models.label(str(row["model"])) if provider else NONE
+    model = models.label(str(row["model"]), row["outcome"] == "ok") if provider else NONE
     REQUESTS.labels(dialect, model, str(row["status"]), str(row["outcome"])).inc()
     for one in tries:
         ATTEMPTS.labels(one.provider, one.how).inc()

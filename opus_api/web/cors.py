@@ -6,7 +6,7 @@ from opus_api.config import Settings
 
 METHODS = "GET, POST"
 # What SDKs send from browsers: names, and how their families of names begin.
-SENT = {"authorization", "content-type", "x-api-key", "x-claude-code-session-id", "idempotency-key"}
+SENT = {"authorization", "content-type", "x-api-key", "x-claude-code-session-id"}
 SENT_FAMILIES = ("anthropic-", "x-stainless-", "openai-")
 READ = "request-id, x-request-id, retry-after, x-should-retry, opus-provider, opus-warnings, anthropic-organization-id"
 REMEMBERED = "600"  # seconds

@@ -1,6 +1,5 @@
 """The pages of accounts that were deleted: list, restore, erase."""
 
-from datetime import timedelta
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
@@ -36,7 +35,7 @@ def _row(found: DeletedAccount) -> dict[str, Any]:
         "label": upstream.label if upstream else found.provider,
         "deleted_at": found.deleted_at,
         "deleted_by": found.deleted_by,
-        "erased_at": found.deleted_at + timedelta(days=deleted_accounts.DAYS),
+        "erased_at": deleted_accounts.erased_at(found),
     }
 
 

@@ -4,7 +4,18 @@ from flask import Blueprint, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from opus_api.extensions import db
-from opus_api.services import account_events, audit, explanations, ip_rules, jobs, saved_settings, transfer, users
+from opus_api.services import (
+    account_events,
+    audit,
+    deleted_accounts,
+    explanations,
+    ip_rules,
+    jobs,
+    saved_settings,
+    transfer,
+    users,
+)
+from opus_api.services.accounts import as_json as account_json
 from opus_api.services.saved_settings import Person
 from opus_api.services.settings import Installation
 from opus_api.services.sign_ins import SignIns, started_json, status_json
@@ -74,6 +85,29 @@ def account_events_of(account_id: int) -> ResponseReturnValue:
     """What happened to an account, the newest first."""
     rows = [account_events.as_json(found) for found in account_events.newest(account_id)]
     return jsonify(data=rows, total=len(rows))
+
+
+@bp.get("/accounts/deleted")
+@signed_in
+def index_deleted_accounts() -> ResponseReturnValue:
+    """Accounts that were deleted and can be restored, the last one first."""
+    rows = [deleted_accounts.as_json(found) for found in deleted_accounts.all_()]
+    return jsonify(data=rows, total=len(rows))
+
+
+@bp.post("/accounts/deleted/<int:account_id>/restore")
+@signed_in
+def restore_account(account_id: int) -> ResponseReturnValue:
+    """The account is back as it was, under its id."""
+    return jsonify(account_json(deleted_accounts.restore(account_id)))
+
+
+@bp.delete("/accounts/deleted/<int:account_id>")
+@signed_in
+def erase_account(account_id: int) -> ResponseReturnValue:
+    """Erase a deleted account for good, with its credential."""
+    deleted_accounts.erase(account_id)
+    return "", 204
 
 
 @bp.post("/accounts/reset")

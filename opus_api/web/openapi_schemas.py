@@ -119,6 +119,7 @@ STATS = shows(
     error_count=COUNT,
     by_provider=by_name(COUNT),
 )
+DELETED_ACCOUNT = shows(id=WHOLE, provider=TEXT, name=TEXT, deleted_at=TIME, deleted_by=TEXT, erased_at=TIME)
 EVENT = shows(time=TIME, who=TEXT, from_=maybe(TEXT), to=maybe(TEXT), reason=maybe(TEXT))
 
 FEED: Schema = {

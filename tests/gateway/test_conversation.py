@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from opus_api.dialects import anthropic, openai
-from opus_api.gateway.conversation import Conversation, Warmth, identify
+from opus_api.gateway.conversation import Conversation, identify
 from opus_api.wire.request import Call
 
 U1, A1, U2 = ({"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "Hello"), ("user", "?")))
@@ -123,11 +123,3 @@ def test_long_messages_are_told_apart_and_not_hashed_whole() -> None:
     began = time.perf_counter()
     identify(huge, "1")
     assert time.perf_counter() - began < 0.02
-
-
-def test_the_share_of_warm_turns_is_counted() -> None:
-    warmth = Warmth()
-    assert warmth.share == 1.0
-    for warm in (True, True, True, False):
-        warmth.count(warm)
-    assert (warmth.turns, warmth.share) == (4, 0.75)

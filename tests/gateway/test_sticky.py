@@ -1,5 +1,6 @@
 """The turns of a conversation go to one account, whose prompt cache is warm; conversations are still spread."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tests.fakes.upstream import refusing, spoken
 from tests.gateway.conftest import Stage
-from tests.live import Answer
+from tests.live import Answer, wait_until
 
 # how a client tells its conversations apart -> (path, headers, members) of the conversation with this number
 Teller = tuple[str, Mapping[str, str], Mapping[str, Any]]
@@ -98,3 +99,17 @@ def test_it_can_be_switched_off(stage: Stage, model: str) -> None:
         assert asked(stage, *accounts) == [2, 2]
     finally:
         stage.gateway.api("PUT", "/v2/settings", {"sticky": True})
+
+
+def test_later_turns_are_counted_by_whether_their_cache_was_warm(stage: Stage, model: str) -> None:
+    def counted(cache: str) -> float:
+        told = stage.gateway.send("GET", "/metrics", key=None).body.decode()
+        found = re.search(rf'^opus_later_turns_total{{cache="{cache}"}} (\S+)$', told, re.M)
+        return float(found[1]) if found else 0.0
+
+    stage.account("openai", model)
+    before = counted("warm"), counted("cold")
+    turn(stage, model, "first message", 0, 0)
+    turn(stage, model, "first message", 0, 1)
+    turn(stage, model, "first message", 1, 1)  # nobody knows its first turn
+    wait_until(lambda: (counted("warm"), counted("cold")) == (before[0] + 1, before[1] + 1))

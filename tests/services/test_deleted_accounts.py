@@ -1,6 +1,6 @@
 """Accounts that were deleted: gone from everywhere, back as they were, or erased."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,26 @@ def test_who_deleted_it_is_told(accounts: Accounts) -> None:
     audit.acts("ada")
     accounts.delete(account_id)
     assert deleted_accounts.get(account_id).deleted_by == "ada"
+
+
+def test_over_the_json_api_an_account_is_restored_or_erased(api: FlaskClient) -> None:
+    account_id = add().id
+    api.delete(f"/v2/accounts/{account_id}")
+    listed = api.get("/v2/accounts/deleted").json or {}
+    (row,) = listed["data"]
+    shown = {"id": account_id, "provider": "openai", "name": "one", "deleted_by": "admin"}
+    assert (listed["total"], {name: row[name] for name in shown}) == (1, shown)
+    assert datetime.fromisoformat(row["erased_at"]) - datetime.fromisoformat(row["deleted_at"]) == timedelta(days=30)
+    restored = api.post(f"/v2/accounts/deleted/{account_id}/restore")
+    assert (restored.status_code, restored.json) == (200, api.get(f"/api/cookies/{account_id}").json)
+    api.delete(f"/v2/accounts/{account_id}")
+    other = add().id
+    assert api.post(f"/v2/accounts/deleted/{account_id}/restore").status_code == 409
+    assert api.delete(f"/v2/accounts/deleted/{account_id}").status_code == 204
+    for method, path in (("DELETE", ""), ("POST", "/restore")):
+        for absent in (account_id, other, 2**70):
+            assert api.open(f"/v2/accounts/deleted/{absent}{path}", method=method).status_code == 404
+    assert api.get("/v2/accounts/deleted").json == {"data": [], "total": 0}
 
 
 @pytest.mark.parametrize("path", ["/api/cookies/{}", "/v2/accounts/{}"])

@@ -86,6 +86,13 @@ def test_strangers_see_nothing(client: FlaskClient, api: FlaskClient) -> None:
     assert client.get("/metrics", headers=shown).status_code == 200
 
 
+def test_a_name_that_nobody_answers_to_takes_no_label_away() -> None:
+    models = Models(most=1)
+    assert {models.label(f"made-up-{number}", answered=False) for number in range(9)} == {OTHERS}
+    assert (models.label("real"), models.label("real", answered=False)) == ("real", "real")
+    assert models.label("next") == OTHERS
+
+
 @pytest.mark.parametrize("names, labels", [(2, 2), (500, 4)])
 def test_clients_cannot_make_ever_more_labels(names: int, labels: int) -> None:
     models = Models(most=3)
