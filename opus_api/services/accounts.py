@@ -114,6 +114,7 @@ class Accounts:
 
     def delete(self, account_id: int) -> None:
         """It serves no more and can be restored for a while. Raises NotFound."""
+        settings.alone()
         account = self.get(account_id)
         db.session.refresh(account, with_for_update=True)  # whoever renews its tokens now has saved them, or loses
         deleted_accounts.keep(account)

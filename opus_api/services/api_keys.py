@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.models import ApiKey, now
-from opus_api.services import audit, values
+from opus_api.services import audit, settings, values
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.wire.errors import Conflict, NotFound
 
@@ -33,6 +33,7 @@ def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
     name = values.name("name", data.get("name"))
     given = data.get("value")
     value = crypto.new_api_key() if given is None else checked_value("value", given)
+    settings.alone()
     if live(name) is not None:
         raise Conflict(f"name: there is a key named {name!r} already.")
     key = ApiKey(
@@ -69,6 +70,7 @@ def update(key_id: int, data: Mapping[str, Any]) -> ApiKey:
         changed["limits"] = _limits(data["limits"])
     if "expires_at" in data:
         changed["expires_at"] = values.moment("expires_at", data["expires_at"])
+    settings.alone()
     if key.revoked_at is not None:
         raise Conflict("This key is revoked; create another one.")
     if changed.get("name", key.name) != key.name and live(changed["name"]) is not None:

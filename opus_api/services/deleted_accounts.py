@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from opus_api.extensions import db
 from opus_api.models import OVERTAKING, Account, DeletedAccount, Time
-from opus_api.services import audit
+from opus_api.services import audit, settings
 from opus_api.services.values import rfc3339
 from opus_api.wire.errors import Conflict, NotFound
 
@@ -60,6 +60,7 @@ def get(account_id: int) -> DeletedAccount:
 
 def restore(account_id: int) -> Account:
     """The account is back as it was, under its id. Raises NotFound, and Conflict when its name is taken meanwhile."""
+    settings.alone()
     found = get(account_id)
     provider, name = found.provider, found.name
     account = Account(user_id=found.user_id, **_unpacked(found.kept))
@@ -79,6 +80,7 @@ def restore(account_id: int) -> Account:
 
 def erase(account_id: int) -> None:
     """For good, with its credential. Raises NotFound."""
+    settings.alone()
     found = get(account_id)
     db.session.delete(found)
     audit.note_own(f"account {found.name}", "deleted", "erased")

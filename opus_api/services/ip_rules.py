@@ -8,13 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
 from opus_api.extensions import db
 from opus_api.models import IpRule, now
-from opus_api.services import audit, values
+from opus_api.services import audit, settings, values
 from opus_api.services.values import FieldError, rfc3339
-from opus_api.wire.errors import Conflict, NotFound
+from opus_api.wire.errors import NotFound
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -72,7 +71,7 @@ def live() -> Sequence[IpRule]:
 def block(data: Mapping[str, Any]) -> IpRule:
     """As POST /v2/ips/block takes it; a network that is blocked already gets the new reason and end.
 
-    Raises FieldError, Conflict.
+    Raises FieldError.
     """
     values.known(data, {"ip", "cidr", "reason", "expires_in"})
     cidr = str(_network(data))
@@ -80,6 +79,7 @@ def block(data: Mapping[str, Any]) -> IpRule:
     seconds = data.get("expires_in")
     if seconds is not None:
         seconds = values.whole("expires_in", seconds, 1, LONGEST)
+    settings.alone()
     rule = _find(cidr)
     before = None if rule is None else _terms(rule)
     if rule is None:
@@ -88,11 +88,7 @@ def block(data: Mapping[str, Any]) -> IpRule:
     rule.reason = reason
     rule.expires_at = None if seconds is None else now() + timedelta(seconds=seconds)
     audit.note_own(_noted(cidr), before, _terms(rule))
-    try:
-        db.session.commit()
-    except IntegrityError:
-        db.session.rollback()
-        raise Conflict(f"cidr: {cidr} was blocked by somebody else at this moment.") from None
+    db.session.commit()
     return rule
 
 
@@ -106,6 +102,7 @@ def unblock(data: Mapping[str, Any]) -> None:
     """As POST /v2/ips/unblock takes it. Raises FieldError, NotFound."""
     values.known(data, {"ip", "cidr"})
     cidr = str(_network(data))
+    settings.alone()
     rule = _find(cidr)
     if rule is None:
         raise NotFound(f"{cidr} is not blocked.")

@@ -242,6 +242,7 @@ def change(data: Mapping[str, Any], caller: Person, configured: Settings, pepper
     checked = {name: SAVED[name].check(name, given) for name, given in data.items() if name in SAVED}
     secrets = {name: given for name, given in data.items() if name in SECRETS and given is not None}
     saves = [_secret(name, given, caller, pepper) for name, given in secrets.items()]
+    settings.alone()
     saved = rows()
     for name, wanted in checked.items():
         before = value(saved, configured, name)
@@ -272,6 +273,7 @@ def _set_debug_end(saved: Mapping[str, Any], checked: Mapping[str, Any], configu
 def forget(name: str, caller: Person, configured: Settings) -> None:
     """Back to what the environment says, or the default. Raises FieldError for what cannot be saved at all."""
     values.known({name: None}, SAVED)
+    settings.alone()
     saved = rows()
     if name not in saved:
         return

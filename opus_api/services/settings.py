@@ -111,6 +111,13 @@ def say_changed(session: Session) -> None:
     session.info["bumped"] = True
 
 
+def alone() -> None:
+    """Until this transaction ends nobody else changes what a snapshot holds, in any process: what is read from here on
+    stays true, what was read before is read anew. Nothing but the database may be waited for meanwhile."""
+    say_changed(db.session())
+    db.session.expire_all()
+
+
 class _Changes:
     """Counts commits of this process that changed what a snapshot holds; reading it costs nothing."""
 

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from opus_api.extensions import db
 from opus_api.models import Account, Change, now
-from opus_api.services import account_fields, audit
+from opus_api.services import account_fields, audit, settings
 from opus_api.services.accounts import Accounts, as_json
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.upstreams import UPSTREAMS
@@ -104,34 +104,44 @@ def feed(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -
     rows = document.get("accounts")
     if not isinstance(rows, list) or len(rows) > MOST:
         raise FieldError("accounts", f"must be a list of at most {MOST} accounts.")
-    here = Here(accounts)
-    errors = []
+    errors, made = list[dict[str, Any]](), list[tuple[int, Account]]()
     for index, row in enumerate(rows):
         try:
-            here.take(row, user_id)
+            made.append((index, _made(accounts, row, user_id)))
         except ApiError as error:
             errors.append({"index": index, "message": error.message})
+    settings.alone()  # who feeds at the same moment waits, and finds ours
+    here = Here(accounts)
+    for index, account in made:
+        try:
+            here.take(account)
+        except ApiError as error:
+            errors.append({"index": index, "message": error.message})
+    errors.sort(key=lambda error: error["index"])
     if here.new:
         accounts.add(here.new)
         accounts.look_at(here.new)
     return {"created": len(here.new), "skipped": len(rows) - len(here.new) - len(errors), "errors": errors}
 
 
+def _made(accounts: Accounts, row: Any, user_id: int | None) -> Account:
+    """Raises FieldError, Unprocessable."""
+    if not isinstance(row, dict):
+        raise Unprocessable("must be an object.")
+    return accounts.made(row, user_id)
+
+
 class Here:
     """The accounts that are here, and those that are about to be."""
 
     def __init__(self, accounts: Accounts):
-        self._accounts = accounts
         known = accounts.all()
         self._identities = {identity for account in known for identity in _identities(account)}
         self._names = {(account.provider, account.name) for account in known}
         self.new: list[Account] = []
 
-    def take(self, row: Any, user_id: int | None) -> None:
-        """Raises FieldError, Conflict, Unprocessable."""
-        if not isinstance(row, dict):
-            raise Unprocessable("must be an object.")
-        account = self._accounts.made(row, user_id)
+    def take(self, account: Account) -> None:
+        """Raises Conflict."""
         identities = _identities(account)
         if identities & self._identities:
             return
