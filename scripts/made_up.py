@@ -4,6 +4,8 @@ import math
 import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,9 +13,12 @@ import sqlalchemy as sa
 from opus_api.extensions import db
 from opus_api.models import Account, AccountEvent, ApiKey, Change, DeletedAccount, IpRule, ModelRule, Refusal, now
 from opus_api.services import explanations, statistics
+from opus_api.services.exchange_log import ExchangeLog
 from opus_api.services.explanations import Try
 from opus_api.services.request_log import BLANK, LOGS
+from opus_api.upstreams.base import Credentials
 from opus_api.wire import ids
+from opus_api.wire.http import HttpRequest
 
 DAYS = 30
 DELETED = 90  # the id of an account
@@ -212,3 +217,38 @@ def _nobody_left(row: dict[str, Any]) -> dict[str, Any]:
     trace = explanations.trace([down, down, RATE], "Overloaded", int(row["time"].timestamp()) + 30)
     ended = {"status": 529, "outcome": "upstream_error", "error_type": "overloaded_error", "duration_ms": 1592}
     return {**NOTHING, **ended, "attempts": 3, "trace": trace}
+
+
+# --- What debug mode keeps --------------------------------------------------------------------------------------------
+
+JSON_TYPE, STREAM_TYPE = {"content-type": "application/json"}, {"content-type": "text/event-stream"}
+QUESTION = (
+    b'{"model":"claude-sonnet-4-5","max_tokens":1024,"stream":true,"messages":[{"role":"user","content":"Hello"}]}'
+)
+REFUSED = b'{"type":"error","error":{"type":"rate_limit_error","message":"' + LIMITED.encode() + b'"}}'
+ANSWER = b"""event: message_start
+data: {"type":"message_start","message":{"id":"msg_made_up","role":"assistant","content":[]}}
+
+event: content_block_delta
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello! How can I help?"}}
+
+event: message_stop
+data: {"type":"message_stop"}
+"""
+
+
+def keep(folder: Path, request_id: str) -> None:
+    """The exchange of a request that the second account answered, as debug mode keeps it in ``folder``."""
+    log = ExchangeLog(folder)
+    log.until = math.inf
+    recording = log.begin(request_id)
+    assert recording is not None
+    recording.client_in("POST", "/v1/messages", [("x-api-key", ids.random_base62(40)), *JSON_TYPE.items()], QUESTION)
+    sent = HttpRequest("POST", "https://api.anthropic.com/v1/messages", JSON_TYPE, QUESTION)
+    for status, headers, body in ((429, JSON_TYPE, REFUSED), (200, STREAM_TYPE, ANSWER)):
+        came = SimpleNamespace(status=status, headers=headers, body=lambda body=body: iter([body]), close=lambda: None)
+        watched = recording.upstream(came, sent, {}, Credentials())
+        list(watched.body())
+        watched.close()
+    recording.client_out(200, STREAM_TYPE.items(), ANSWER)
+    recording.close({})

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from opus_api import config, create_app  # noqa: E402
 from opus_api.extensions import db  # noqa: E402
+from opus_api.services import exchange_log  # noqa: E402
 from opus_api.services.request_log import LOGS  # noqa: E402
 from scripts import made_up  # noqa: E402
 from tests.browser.conftest import FLAGS, PASSWORD, executable, sign_in, start, stop  # noqa: E402
@@ -59,6 +60,7 @@ def _pages(folder: Path) -> Iterator[tuple[str, str]]:
         made_up.fill()
         worst = db.session.query(LOGS.c.request_id).filter(LOGS.c.attempts > 1).order_by(LOGS.c.time.desc())
         samples = {"account_id": 2, "deleted_id": made_up.DELETED, "key_id": 3, "request_id": worst.limit(1).scalar()}
+        made_up.keep(exchange_log.root(app.extensions["settings"]), samples["request_id"])
         db.session.remove()
         db.engine.dispose()
     yield from _routes(app, samples)

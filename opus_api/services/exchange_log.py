@@ -33,6 +33,7 @@ SECRET_HEADER = re.compile(r"auth|cookie|key|token|secret|password|credential|si
 SHORTEST_SECRET = 8  # characters: masking shorter ones would spoil the text
 FACTS = "exchange.json"
 REQUEST_ID = re.compile(r"req_[A-Za-z0-9]{1,60}")
+FACE = re.compile(r"client-(?:in|out)|upstream-(?:out|in)-([1-9][0-9]{0,3})")  # a file's name without .http
 
 
 def root(settings: Settings) -> Path:
@@ -42,8 +43,42 @@ def root(settings: Settings) -> Path:
 
 
 def find(folder: Path, request_id: str) -> Path | None:
-    """What was kept of a request."""
-    return next(iter(folder.glob(f"*-{request_id}")), None) if REQUEST_ID.fullmatch(request_id) else None
+    """What was kept of a request: a folder, never a link to one."""
+    if not REQUEST_ID.fullmatch(request_id):
+        return None
+    return next((path for path in folder.glob(f"*-{request_id}") if path.is_dir() and not path.is_symlink()), None)
+
+
+def faces(kept: Path) -> list[str]:
+    """Their names, in the order in which they came about."""
+    there = {path.stem for path in kept.glob("*.http") if FACE.fullmatch(path.stem)}
+    order = ["client-in", *sorted((name for name in there if attempt_of(name)), key=_order), "client-out"]
+    return [name for name in order if name in there]
+
+
+def attempt_of(face: str) -> int:
+    """Its number; 0 for what came from the client or went to it, and for what is no face."""
+    found = FACE.fullmatch(face)
+    return int(found[1] or 0) if found else 0
+
+
+def _order(face: str) -> tuple[int, bool]:
+    return attempt_of(face), face.startswith("upstream-in")
+
+
+def read(kept: Path, face: str) -> bytes | None:
+    """One of ``faces``, as it lies there; None when there is none of this name, or something that is no file."""
+    if not FACE.fullmatch(face):
+        return None
+    try:
+        with open(kept / f"{face}.http", "rb", opener=_no_link) as file:
+            return file.read()
+    except OSError:  # a link, or deleted just now
+        return None
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 class ExchangeLog:

@@ -4,22 +4,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from flask import redirect, render_template, request, url_for
+from flask import current_app, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_date, gettext
 from sqlalchemy import select
+from werkzeug.wrappers import Response
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # as in forms.py
 
 from opus_api.extensions import db
 from opus_api.models import Account, ApiKey, now
-from opus_api.services import explanations, logs, statistics
+from opus_api.services import exchange_log, explanations, logs, statistics
 from opus_api.services.logs import Filter
 from opus_api.services.values import FieldError
-from opus_api.web import charts
-from opus_api.web.console import page_blueprint
+from opus_api.web import charts, faces
+from opus_api.web.console import page_blueprint, visible
 from opus_api.web.forms import LogForm
 from opus_api.wire.errors import NotFound
 
@@ -28,6 +30,8 @@ bp = page_blueprint("logs_pages")
 # A page stays under 60 KB with its sheet and script.
 PER_PAGE = 50
 MOST_CHOICES = 25  # of each list of the filter, the busiest
+LONGEST_REASON = 400  # bytes of HTML: what strangers say can grow a lot where it is made visible
+ROOM, ROOM_OF_A_TRY = 15_000, 700  # bytes: for what is shown of files, and what each try takes of it
 PERIODS = {
     "1h": timedelta(hours=1),
     "24h": timedelta(hours=24),
@@ -185,8 +189,39 @@ def show(request_id: str) -> str:
     names = _names([logs.as_json(row)], {"key": [], "account": []}, {})
     told = explanations.explain(db.session.connection(), request_id)
     bars = charts.timeline([one.ms for one in told.attempts], row["first_token_ms"])
-    tries = list(zip(told.attempts, bars, strict=True))
-    return render_template("logs/show.html", row=row, names=names, told=told, tries=tries, speed=_speed(row))
+    reasons = [faces.cut(visible(one.reason), LONGEST_REASON) for one in told.attempts]
+    tries = list(zip(told.attempts, bars, reasons, strict=True))
+    files = _files(request_id, reasons)
+    return render_template("logs/show.html", row=row, names=names, told=told, tries=tries, speed=_speed(row), **files)
+
+
+def _files(request_id: str, reasons: Sequence[str]) -> dict[str, Any]:
+    """What debug mode kept: its beginnings, and the names of what is only handed out, the attempts before the last."""
+    kept = _kept(request_id)
+    names = exchange_log.faces(kept) if kept else []
+    last = max(map(exchange_log.attempt_of, names), default=0)
+    earlier = [name for name in names if 0 < exchange_log.attempt_of(name) < last]
+    read = {name: exchange_log.read(kept, name) for name in names if name not in earlier} if kept else {}
+    room = ROOM - sum(ROOM_OF_A_TRY + faces.cost(reason) for reason in reasons)
+    found = {name: data for name, data in read.items() if data is not None}
+    return {"excerpts": faces.excerpts(found, room), "earlier": earlier}
+
+
+def _kept(request_id: str) -> Path | None:
+    return exchange_log.find(exchange_log.root(current_app.extensions["settings"]), request_id)
+
+
+@bp.get("/logs/<request_id>/files/<face>")
+def show_file(request_id: str, face: str) -> Response:
+    """One of the files that debug mode kept of a request, as it is."""
+    kept = _kept(request_id)
+    data = exchange_log.read(kept, face) if kept else None
+    if data is None:
+        raise NotFound("Debug mode has kept no such file.")
+    answer = Response(data, content_type="text/plain; charset=utf-8")
+    answer.headers["Content-Disposition"] = f'attachment; filename="{request_id}-{face}.txt"'
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    return answer
 
 
 def _speed(row: Row) -> int | None:

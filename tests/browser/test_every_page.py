@@ -29,7 +29,9 @@ TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll(".ca
 LOOKS = ((360, "light"), (1024, "dark"), (1280, "light"), (1440, "dark"))
 LONG = "A name that is as long as names may be and has no end in sight"
 # What is no page: files, JSON, what only leads elsewhere, and what a running sign-in at AWS alone can show.
-NO_PAGE = re.compile(r"/(static/.*|v1.*|v2.*|api/.*|health|healthz|ready|metrics|openapi\.json|models.*|)$")
+NO_PAGE = re.compile(
+    r"/(static/.*|logs/.*/files/.*|v1.*|v2.*|api/.*|health|healthz|ready|metrics|openapi\.json|models.*|)$"
+)
 LEADS_ELSEWHERE = {"/index.html", "/logout"}
 ELSEWHERE_SHOWN = {"/cookies/sign-in/<flow_id>"}
 MORE = ["/cookies/new?provider=openai", "/cookies/new?provider=amazonq"]
@@ -59,6 +61,7 @@ def samples(service: str, upstream: Upstream) -> dict[str, Any]:
     )
     call("DELETE", f"/api/cookies/{deleted['id']}")
     key = call("POST", "/api/keys", {"name": LONG, "limits": {"rpm": 60, "monthly_tokens": 1_000_000}})
+    call("PUT", "/v2/settings", {"debugLog": True})  # so that the log shows files, too
     asked = urllib.request.Request(
         f"{service}/v1/messages",
         json.dumps({"model": "practice/x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}).encode(),

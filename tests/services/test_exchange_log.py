@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from opus_api.services import exchange_log
-from opus_api.services.exchange_log import ExchangeLog, Face, find, prune
+from opus_api.services.exchange_log import ExchangeLog, Face, faces, find, prune, read
 from opus_api.upstreams.base import Credentials
 from opus_api.wire.http import HttpRequest
 
@@ -75,3 +75,16 @@ def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
 def test_headers_stay_on_their_lines_and_bytes_as_they_are() -> None:
     face = Face("POST /", [("a", "1\r\nb: 2"), ("X-Amz-Security-Token", "abc")], b"\xff\x00")
     assert face.bytes(()) == b"POST /\na: 1  b: 2\nX-Amz-Security-Token: ***\n\n\xff\x00"
+
+
+def test_faces_are_told_in_the_order_in_which_they_came_about(tmp_path: Path) -> None:
+    kept = folder(tmp_path, timedelta())
+    order = ["client-in", *(f"upstream-{way}-{n}" for n in (1, 2, 10) for way in ("out", "in")), "client-out"]
+    for name in (*order, "upstream-in-0", "client", "upstream-out", "exchange"):
+        (kept / f"{name}.http").write_bytes(name.encode())
+    (kept / "client-in.http.part").write_bytes(b"half of it")
+    assert faces(kept) == order
+    assert [read(kept, name) for name in order] == [name.encode() for name in order]
+    assert [read(kept, name) for name in ("exchange", "upstream-in-0", "client-in.http", "../x", "")] == [None] * 5
+    assert faces(tmp_path / "gone") == []
+    assert read(tmp_path / "gone", "client-in") is None

@@ -3,13 +3,18 @@
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from opus_api.extensions import db
 from opus_api.models import Account, ApiKey, now
+from opus_api.services import exchange_log
+from opus_api.services.explanations import LONGEST_WORD, MOST_TRIES, Try, trace
 from tests.services.test_statistics import row, write
 from tests.web.conftest import weight
 
@@ -265,3 +270,164 @@ def test_a_request_nobody_knows_is_a_404(person: FlaskClient) -> None:
         answer = person.get(f"/logs/{name}")
         assert answer.status_code == 404
         assert "There is no such request in the log." in answer.text
+
+
+# --- What debug mode kept of it ---------------------------------------------------------------------------------------
+
+SAID = {
+    "client-in": 'POST /v1/messages\nx-api-key: ***\n\n{"model": "m"}',
+    "upstream-out-1": "POST https://a.test/v1/messages\n\n{}",
+    "upstream-in-1": "HTTP 200\n\nevent: message_start",
+    "client-out": "HTTP 200\n\nevent: message_stop",
+}
+FILE = "/logs/req_0/files"
+
+
+@pytest.fixture
+def kept(app: Flask) -> Path:
+    """The folder of req_0, which is still empty."""
+    folder = exchange_log.root(app.extensions["settings"]) / "20260102T220000-req_0"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def keep(folder: Path, said: dict[str, str]) -> None:
+    for name, text in said.items():
+        (folder / f"{name}.http").write_text(text, encoding="utf-8")
+
+
+def excerpts(page: str) -> dict[str, str]:
+    """Face -> what is shown of it."""
+    found = re.findall(rf'<a href="{FILE}/([\w-]+)">.*?<pre[^>]*>(.*?)</pre>', page, re.DOTALL)
+    return {name: unescape(text) for name, text in found}
+
+
+def test_the_four_faces_are_shown_and_handed_out(person: FlaskClient, page: Page, kept: Path) -> None:
+    write_some(1)
+    keep(kept, SAID)
+    text = page(path="/logs/req_0")
+    assert excerpts(text) == SAID
+    assert list(excerpts(text)) == list(SAID)
+    assert "Only its beginning" not in text
+    for name, said in SAID.items():
+        answer = person.get(f"{FILE}/{name}")
+        assert answer.text == said
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="req_0-{name}.txt"'
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_of_more_tries_the_last_is_shown_and_all_are_handed_out(person: FlaskClient, page: Page, kept: Path) -> None:
+    write_some(1)
+    more = {f"upstream-{way}-{n}": f"{way} {n}" for n in range(2, 12) for way in ("out", "in")}
+    keep(kept, SAID | more)
+    text = page(path="/logs/req_0")
+    assert list(excerpts(text.partition("Earlier tries")[0])) == [
+        *("client-in", "upstream-out-11", "upstream-in-11", "client-out")
+    ]
+    linked = re.findall(rf'href="{FILE}/(upstream-[\w-]+)"', text.partition("Earlier tries")[2])
+    assert linked == [f"upstream-{way}-{n}" for n in range(1, 11) for way in ("out", "in")]
+    assert person.get(f"{FILE}/upstream-in-2").text == "in 2"
+
+
+def test_without_a_folder_it_says_how_to_switch_debug_mode_on(page: Page) -> None:
+    write_some(1)
+    text = page(path="/logs/req_0")
+    assert "only debug mode keeps it" in text
+    assert 'href="/settings#debugLog"' in text
+    assert 'id="debugLog"' in page(path="/settings")
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+@pytest.mark.parametrize("letter", ["x", '"', "\u202e", "\u6c49"])
+def test_a_page_with_long_files_and_many_tries_weighs_at_most_60_kb(
+    person: FlaskClient, kept: Path, letter: str, language: str
+) -> None:
+    tries = [Try("anthropic", 1, 529, "overloaded", 99_999, letter * LONGEST_WORD)] * MOST_TRIES
+    name = "claude-sonnet-4-5-20250929"
+    long = {"model": name, "upstream_model": name, "upstream_request_id": "u" * 60, "first_token_ms": 9}
+    write_some(1, **long, status=529, outcome="upstream_error", account_id=1, trace=trace(tries, letter * 200))
+    keep(kept, dict.fromkeys(SAID, letter * 70000))
+    keep(kept, {f"upstream-{way}-{n}": letter for n in range(1, MOST_TRIES) for way in ("out", "in")})
+    keep(kept, {f"upstream-{way}-{MOST_TRIES}": letter * 70_000 for way in ("out", "in")})
+    answer = person.get("/logs/req_0", headers={"Accept-Language": language})
+    assert len(excerpts(answer.text)) == 4
+    assert weight(answer) <= 60_000
+
+
+def test_what_is_long_is_cut_on_the_page_which_says_so_and_whole_in_the_file(
+    person: FlaskClient, page: Page, kept: Path
+) -> None:
+    write_some(1)
+    keep(kept, SAID | {"client-in": "x" * 65_536})
+    text = page(path="/logs/req_0")
+    assert len(excerpts(text)["client-in"]) == 8192
+    assert text.count("Only its beginning is shown here.") == 1
+    assert "65,536 bytes" in text
+    assert len(person.get(f"{FILE}/client-in").data) == 65_536
+
+
+def test_what_a_stranger_said_stays_text(person: FlaskClient, page: Page, kept: Path) -> None:
+    write_some(1)
+    hostile = "</pre><script>alert(1)</script>\x1b[31m\u202egnp"
+    keep(kept, SAID | {"upstream-in-1": hostile})
+    text = page(path="/logs/req_0")
+    assert "<script>alert" not in text
+    assert excerpts(text)["upstream-in-1"] == "</pre><script>alert(1)</script>\u241b[31m<U+202E>gnp"
+    answer = person.get(f"{FILE}/upstream-in-1")
+    assert (answer.text, answer.mimetype) == (hostile, "text/plain")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/logs/req_0/files/exchange.json",
+        "/logs/req_0/files/exchange",
+        "/logs/req_0/files/client-in.http",
+        "/logs/req_0/files/client-in%00",
+        "/logs/req_0/files/client-in%0a",
+        "/logs/req_0/files/upstream-in-0",
+        "/logs/req_0/files/upstream-in-2",
+        "/logs/req_0/files/upstream-in-\u0661",
+        "/logs/req_0/files/..%2f..%2fsecret",
+        "/logs/req_0/files/%2e%2e/%2e%2e/secret",
+        "/logs/req_0/files/%2fetc%2fpasswd",
+        "/logs/..%2freq_0/files/client-in",
+        "/logs/../files/client-in",
+        "/logs/*/files/client-in",
+        "/logs/req_*/files/client-in",
+        "/logs/req_/files/client-in",
+        "/logs/msg_0/files/client-in",
+        "/logs/0/files/client-in",
+        "/logs/req_00/files/client-in",
+    ],
+)
+def test_no_address_leads_out_of_the_folder(person: FlaskClient, kept: Path, path: str) -> None:
+    keep(kept, SAID)
+    for folder in (kept, kept.parent, kept.parent.parent):
+        (folder / "secret.http").write_text("a secret")
+    answer = person.get(path, follow_redirects=True)
+    assert answer.status_code == 404
+    assert "a secret" not in answer.text
+
+
+def test_no_link_leads_out_of_the_folder(person: FlaskClient, page: Page, kept: Path) -> None:
+    write_some(2)
+    secret = kept.parent.parent / "client-in.http"
+    secret.write_text("a secret")
+    (kept / "client-in.http").symlink_to(secret)
+    (kept / "client-out.http").mkdir()
+    (kept.parent / "20260102T220000-req_1").symlink_to(secret.parent, target_is_directory=True)
+    for path in (f"{FILE}/client-in", f"{FILE}/client-out", "/logs/req_1/files/client-in"):
+        assert person.get(path).status_code == 404
+    assert "only debug mode keeps it" in page(path="/logs/req_0")
+    assert "only debug mode keeps it" in page(path="/logs/req_1")
+
+
+def test_files_are_for_who_is_signed_in(browser: FlaskClient, kept: Path) -> None:
+    keep(kept, SAID)
+    answer = browser.get(f"{FILE}/client-in")
+    assert answer.status_code == 302
+    assert answer.location == f"/login?next={FILE}/client-in"
+    assert "x-api-key" not in answer.text
