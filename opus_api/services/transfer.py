@@ -1,6 +1,7 @@
 """Many accounts at once: export, import from an export, feed by a program. What is here already is never made twice."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ from sqlalchemy import func, select
 
 from opus_api.extensions import db
 from opus_api.models import Account, Change, now
-from opus_api.services import account_fields, audit, settings
+from opus_api.services import account_fields, audit, settings, transfer_csv
 from opus_api.services.accounts import Accounts, as_json
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.upstreams import UPSTREAMS
@@ -18,6 +19,7 @@ from opus_api.wire.http import Flow, HttpRequest, HttpResponse
 
 FORMAT, VERSION = "opus-api-accounts", 1
 MOST = 1000  # accounts of one request
+LARGEST = 5 * 2**20  # bytes of a file
 EXPORTS_PER_HOUR = 3  # with secrets
 EXPORTED = "accounts exported with secrets"
 # What a person set; states and counters belong to this installation.
@@ -86,42 +88,98 @@ def _answer(base: str, response: HttpResponse) -> dict[str, Any]:
     return body
 
 
+def document_of(data: bytes) -> Mapping[str, Any]:
+    """A file, JSON or CSV, as ``import_`` takes it. Raises Unprocessable when it is neither, or too large."""
+    if len(data) > LARGEST:
+        raise Unprocessable(f"file: may have at most {LARGEST // 2**20} MiB.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unprocessable("file: is not text in UTF-8; save the table as CSV in UTF-8.") from None
+    if text.lstrip()[:1] not in ("{", "["):
+        rows, hints_only = transfer_csv.read(text)
+        return {"format": FORMAT, "version": VERSION, "secrets": not hints_only, "accounts": rows}
+    try:
+        found = jsons.loads(text)
+    except jsons.JsonError:
+        raise Unprocessable("file: begins as JSON, but is no valid JSON.") from None
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass
+class Found:
+    """What is in a document, before any of it is saved."""
+
+    new: list[Account]
+    skipped: int  # accounts that are here already
+    errors: list[dict[str, Any]]  # {"index", "message"}
+
+    def as_json(self) -> dict[str, Any]:
+        return {"created": len(self.new), "skipped": self.skipped, "errors": self.errors}
+
+
 def import_(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -> dict[str, Any]:
     """Take in what ``export`` gave, as often as one likes. Raises Unprocessable when that is no export, or one without
     secrets, whose accounts could not serve."""
+    _check_export(document)
+    return feed(accounts, document, user_id)
+
+
+def preview(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -> Found:
+    """What ``import_`` would do now; nothing is saved. Raises Unprocessable as it does."""
+    _check_export(document)
+    return _sorted(Here(accounts), *_made_of(accounts, document, user_id))
+
+
+def feed(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -> dict[str, Any]:
+    """``{"accounts": […]}`` -> ``{"created", "skipped", "errors": [{"index", "message"}]}``: valid rows land together.
+
+    A row whose credential an account has already is skipped. Raises FieldError when there is no list.
+    """
+    made, errors = _made_of(accounts, document, user_id)
+    settings.alone()  # who feeds at the same moment waits, and finds ours
+    found = _sorted(Here(accounts), made, errors)
+    if found.new:
+        accounts.add(found.new)
+        accounts.look_at(found.new)
+    return found.as_json()
+
+
+def _check_export(document: Mapping[str, Any]) -> None:
     if document.get("format") != FORMAT or document.get("version") != VERSION:
         raise Unprocessable(f"format: must be {FORMAT!r}, version {VERSION}, as the export of accounts gives it.")
     if document.get("secrets") is not True:
         raise Unprocessable("secrets: this export holds no credentials; export again with secrets=1.")
-    return feed(accounts, document, user_id)
 
 
-def feed(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -> dict[str, Any]:
-    """``{"accounts": […]}`` -> ``{"created", "skipped", "errors": [{"index", "message"}]}``: valid rows land.
+Made = list[tuple[int, Account]]  # the index of its row, and an account that nobody has saved yet
+Errors = list[dict[str, Any]]
 
-    A row whose credential an account has already is skipped. Raises FieldError when there is no list.
-    """
+
+def _made_of(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -> tuple[Made, Errors]:
+    """Raises FieldError when there is no list."""
     rows = document.get("accounts")
     if not isinstance(rows, list) or len(rows) > MOST:
         raise FieldError("accounts", f"must be a list of at most {MOST} accounts.")
-    errors, made = list[dict[str, Any]](), list[tuple[int, Account]]()
+    made, errors = Made(), Errors()
     for index, row in enumerate(rows):
         try:
             made.append((index, _made(accounts, row, user_id)))
         except ApiError as error:
             errors.append({"index": index, "message": error.message})
-    settings.alone()  # who feeds at the same moment waits, and finds ours
-    here = Here(accounts)
+    return made, errors
+
+
+def _sorted(here: "Here", made: Made, errors: Errors) -> Found:
+    """Which of them are new."""
+    clashes = Errors()
     for index, account in made:
         try:
             here.take(account)
         except ApiError as error:
-            errors.append({"index": index, "message": error.message})
-    errors.sort(key=lambda error: error["index"])
-    if here.new:
-        accounts.add(here.new)
-        accounts.look_at(here.new)
-    return {"created": len(here.new), "skipped": len(rows) - len(here.new) - len(errors), "errors": errors}
+            clashes.append({"index": index, "message": error.message})
+    skipped = len(made) - len(clashes) - len(here.new)
+    return Found(here.new, skipped, sorted([*errors, *clashes], key=lambda error: error["index"]))
 
 
 def _made(accounts: Accounts, row: Any, user_id: int | None) -> Account:

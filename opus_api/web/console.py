@@ -44,6 +44,7 @@ PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 THEMES = ("", "light", "dark")
 THEME = "theme"  # the cookie
 YEAR = 365 * 86_400
+LARGEST_FORM = 6 * 2**20  # bytes; the largest is the import of accounts with its file
 # Control characters as Unicode shows them; marks that turn the direction of text around as their codes.
 PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {127: "\u2421"}
 PICTURES |= {
@@ -67,7 +68,7 @@ class Page(NamedTuple):
 
 NAVIGATION = (
     Page("dashboard_pages.index", _l("Dashboard"), "dashboard"),
-    Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages", "deleted_pages")),
+    Page("cookies_pages.index", _l("Accounts"), "accounts", ("sign_in_pages", "deleted_pages", "transfer_pages")),
     Page("keys_pages.index", _l("Keys"), "keys"),
     Page("logs_pages.index", _l("Logs"), "logs"),
     Page("chat_pages.index", _l("Chat"), "chat"),
@@ -92,6 +93,7 @@ def _refuse_foreign_forms() -> None:
     """Every form carries our token; where a browser says who sent it, that counts too."""
     if request.method in {"GET", "HEAD", "OPTIONS"}:
         return
+    request.max_content_length = LARGEST_FORM
     site = request.headers.get("Sec-Fetch-Site", "same-origin")  # absent over plain http
     origin = request.headers.get("Origin", "null")  # our own referrer policy makes our own forms say "null"
     if site not in {"same-origin", "none"} or (origin != "null" and urlsplit(origin).netloc != request.host):
@@ -302,6 +304,7 @@ def register(app: Flask) -> None:
         profile_pages,
         settings_pages,
         sign_in_pages,
+        transfer_pages,
     )
 
     languages.register(app)
@@ -321,6 +324,7 @@ def register(app: Flask) -> None:
         profile_pages,
         settings_pages,
         sign_in_pages,
+        transfer_pages,
     )
     for pages in (assets.bp, bp, *(module.bp for module in pages_modules)):
         app.register_blueprint(pages)
