@@ -33,7 +33,7 @@ def rendered(page: str, runs: dict[int, dict[str, str]]) -> str:
         if not tests:
             return match[0]
         reached = "<br>".join(tests[name] for name in sorted(tests))
-        commands = "<br>".join(f"`pytest {name}`" for name in sorted(tests))
+        commands = "<br>".join(f"`{name if name.startswith('make ') else f'pytest {name}'}`" for name in sorted(tests))
         return f"| {match['bar']} | {match['name']} | {match['goal']} | {reached} | {commands} |"
 
     return ROW.sub(row, page)

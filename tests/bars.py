@@ -10,8 +10,12 @@ RESULTS = Path(__file__).resolve().parent.parent / "test-results" / "bars.jsonl"
 
 def report(bar: int, **figures: Any) -> None:
     """Prints ``bar N: name figure, …`` and keeps it; names are read aloud, so ``p99_ms=12`` becomes "p99 ms 12"."""
+    keep(bar, os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0], **figures)
+
+
+def keep(bar: int, test: str, **figures: Any) -> None:
+    """The same of a test, or of a command such as "make coverage", that is named."""
     print(f"bar {bar}: {said(figures)}")
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as kept:
         kept.write(json.dumps({"bar": bar, "test": test, "figures": figures}, default=str) + "\n")
