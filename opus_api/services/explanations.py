@@ -124,8 +124,13 @@ def explained(row: Row, names: Mapping[int, str]) -> Explanation:
         for one in tries
     )
     fault = _fault(row, tries)
-    summary = " ".join([*_happened(row, attempts), *_tried(row, tries), *_what_helps(row, fault, heals)])
+    summary = _joined([*_happened(row, attempts), *_tried(row, tries), *_what_helps(row, fault, heals)])
     return Explanation(row["request_id"], summary, fault, heals, attempts)
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    """A full stop of Chinese brings its own space."""
+    return "".join(one if one.endswith("。") else f"{one} " for one in sentences).rstrip()
 
 
 def _tries(row: Row) -> list[Try]:

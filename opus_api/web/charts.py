@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 600.0, 140.0
 GAP = 0.22  # of a bar's place that stays empty
+MINUTE = 60_000  # ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,9 @@ def stacked(labels: Sequence[str], *series: Sequence[float]) -> Chart:
 
 
 def lines(labels: Sequence[str], *series: Sequence[float | None]) -> Chart:
-    """Lines over the same periods; a period without a value breaks its line."""
+    """Lines of milliseconds over the same periods; a period without a value breaks its line."""
     columns = [tuple(value or 0 for value in column) for column in zip(*series, strict=True)]
-    top = nice(max((max(column) for column in columns), default=0))
+    top = nice_span(max((max(column) for column in columns), default=0))
     drawn = tuple(_line(one, top) for one in series)
     return Chart(_periods(labels, columns), top, drawn, is_filled=False, dots=tuple(_dots(one, top) for one in series))
 
@@ -119,6 +120,19 @@ def nice(value: float) -> float:
             if value <= factor * step:
                 return factor * step
         step *= 10
+
+
+def nice_span(ms: float) -> float:
+    """The same for milliseconds: from a minute on in minutes."""
+    return nice(ms) if ms <= 50_000 else MINUTE * nice(ms / MINUTE)
+
+
+def span_of(ms: float) -> str:
+    """Milliseconds as an axis says them: 500 ms, 20 s, 2 min."""
+    for size, unit in ((MINUTE, "min"), (1000, "s")):
+        if ms >= size:
+            return f"{ms / size:.3g} {unit}"
+    return f"{ms:.3g} ms"
 
 
 def short(value: float) -> str:

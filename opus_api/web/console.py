@@ -24,7 +24,7 @@ from opus_api.models import now
 from opus_api.services.explanations import took
 from opus_api.version import __version__
 from opus_api.web import assets, languages
-from opus_api.web.charts import short
+from opus_api.web.charts import short, span_of
 from opus_api.wire.errors import ApiError
 
 # What may be reached without being signed in, and with a password that must be changed first.
@@ -336,6 +336,7 @@ def register(app: Flask) -> None:
         "rfc3339": rfc3339,
         "grouped": grouped,
         "short": short,
+        "span_of": span_of,
         "took": took,
         "visible": visible,
     }

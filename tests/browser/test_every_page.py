@@ -23,8 +23,8 @@ AUDIT = """async () => (await axe.run(document, {
   runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
 })).violations.filter((found) => ["serious", "critical"].includes(found.impact))
   .map((found) => `${found.id}: ${found.nodes.map((node) => node.target.join(" ")).slice(0, 3).join(", ")}`)"""
-# The page itself, or a card that its content sticks out of.
-TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll(".card")]
+# The page itself, or a card or the navigation that its content sticks out of.
+TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll(".card, .nav")]
   .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => `${box.tagName}.${box.className}`)"""
 LOOKS = ((360, "light"), (1024, "dark"), (1280, "light"), (1440, "dark"))
 LONG = "A name that is as long as names may be and has no end in sight"

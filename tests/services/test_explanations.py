@@ -142,6 +142,8 @@ def test_in_the_language_of_who_asks(app: Flask) -> None:
     with app.test_request_context(headers={"accept-language": "zh-CN"}):
         found = explained("ok", 200, trace((RATE, Try("anthropic", 2, 200, "ok", 250)), ""), **BY_SECOND)
     assert "second" in found.summary
+    assert "。" in found.summary[:-1]  # two sentences
+    assert "。 " not in found.summary
     assert any("\u4e00" <= letter <= "\u9fff" for letter in found.summary + found.attempts[0].reason)
 
 

@@ -20,6 +20,25 @@ def test_an_axis_says_numbers_shortly(value: float, said: str) -> None:
     assert charts.short(value) == said
 
 
+@pytest.mark.parametrize(
+    "ms, top, said",
+    [
+        (0, 1, "1 ms"),
+        (499, 500, "500 ms"),
+        (600, 1000, "1 s"),
+        (12_000, 20_000, "20 s"),
+        (50_000, 50_000, "50 s"),
+        (50_001, 60_000, "1 min"),
+        (61_000, 120_000, "2 min"),
+        (290_000, 300_000, "5 min"),
+        (900_000, 1_200_000, "20 min"),
+    ],
+)
+def test_an_axis_of_time_ends_with_a_round_number_of_its_unit(ms: float, top: float, said: str) -> None:
+    assert charts.nice_span(ms) == top
+    assert charts.span_of(top) == said
+
+
 def test_bars_of_a_series_stand_on_those_before_it() -> None:
     chart = charts.stacked(["a", "b"], [1, 0], [1, 2])
     assert chart.top == 2
