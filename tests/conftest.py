@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 import tempfile
 import threading
@@ -37,6 +38,15 @@ PASSWORD = "correct horse battery"
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
 
 gc.disable()  # while thousands of tests are collected: nothing of it is garbage
+
+
+SERVICES = re.compile(r"tests\.(live|processes|gateway|browser|sdk|chaos)|playwright|subprocess")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes begin first: they take longest, and none should be left alone at the end."""
+    quick = {path: not SERVICES.search(path.read_text("utf-8")) for path in {item.path for item in items}}
+    items.sort(key=lambda item: quick[item.path])
 
 
 def pytest_collection_finish() -> None:

@@ -218,16 +218,19 @@ class Gateway:
 
 @cache
 def installed(migrated: Path) -> Path:
-    """A data folder with one key and one administrator, made by the command line; gateways take copies."""
+    """A data folder with one key and one administrator; gateways take copies."""
+    from opus_api import config, create_app
+    from opus_api.extensions import db
+    from opus_api.services import api_keys, users
+
     folder = migrated.parent / "installed"
     shutil.copytree(migrated, folder)
-    environment = {"DATA_DIR": str(folder)}
-    for words, stdin in (
-        (("keys", "create", "client", "--value", KEY), ""),
-        (("users", "create", "admin", "--password-stdin"), PASSWORD),
-    ):
-        done = run([*FLASK, *words], environment, stdin)
-        assert done.returncode == 0, done.stderr
+    app = create_app(config.load(folder, {"DATA_DIR": str(folder)}))
+    with app.app_context():
+        api_keys.create(app.extensions["installation"].pepper, {"name": "client", "value": KEY})
+        users.create("admin", PASSWORD)
+        db.session.remove()
+        db.engine.dispose()
     return folder
 
 

@@ -5,9 +5,10 @@ import base64
 import itertools
 import json
 import logging
+import os
 import re
 import secrets
-import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ import requests
 from cryptography.fernet import Fernet
 from flask import Flask
 
+from opus_api import startup
 from opus_api.extensions import db
 from opus_api.models import User
 from opus_api.services import users
 from tests import bars, routes
 from tests.fakes.upstream import Answer, Asked, Reply, Upstream, error_first, in_json, json_error, refusing, streamed
 from tests.live import KEY, PASSWORD, Gateway, body, gateway
-from tests.processes import FLASK, free_port, run
+from tests.processes import FLASK, clean, free_port, run
 
 STATUSES = (400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 503, 529)
 
@@ -266,24 +268,39 @@ def test_a_crash_tells_no_secret(app: Flask, admin: User, tmp_path: Path, capfd:
     assert secret not in printed
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"DATABASE_URL": "postgresql://opus:{}@127.0.0.1:1/opus"},
-        {"DATABASE_URL": "postgresql://opus:{}@127.0.0.1:port/opus"},
-        {"REDIS_URL": "redis://:{}@127.0.0.1:1/0", "WEB_CONCURRENCY": "2"},
-        {"JWT_SECRET": "{}"},
-        {"ENCRYPTION_KEYS": "{}"},
-        {"HTTPS_PROXY": "nonsense://me:{}@"},
-    ],
-    ids=lambda setting: next(iter(setting)),
-)
-def test_a_start_that_fails_tells_no_secret(environment: dict[str, str], setting: dict[str, str]) -> None:
+FAILING = [
+    {"DATABASE_URL": "postgresql://opus:{}@127.0.0.1:1/opus"},
+    {"DATABASE_URL": "postgresql://opus:{}@127.0.0.1:port/opus"},
+    {"REDIS_URL": "redis://:{}@127.0.0.1:1/0", "WEB_CONCURRENCY": "2"},
+    {"JWT_SECRET": "{}"},
+    {"ENCRYPTION_KEYS": "{}"},
+    {"HTTPS_PROXY": "nonsense://me:{}@"},
+]
+
+
+@pytest.mark.parametrize("setting", FAILING, ids=lambda setting: next(iter(setting)))
+def test_a_start_that_fails_tells_no_secret(
+    environment: dict[str, str],
+    setting: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     secret = Canaries().new("setting")
     changed = {name: value.format(secret) for name, value in setting.items()}
-    done: subprocess.CompletedProcess[str] = run(
-        [*FLASK, "keys", "list"], {**environment, **changed, "DEBUG_MODE": "true"}
+    monkeypatch.setattr(
+        os, "environ", clean({**environment, **changed, "PORT": str(free_port()), "DEBUG_MODE": "true"})
     )
+    monkeypatch.setattr(os, "execv", lambda *_: sys.exit("it serves"))  # some of these can be served with
+    with pytest.raises(SystemExit) as end:
+        startup.main()
+    assert secret not in f"{end.value.code}{capfd.readouterr()}"
+
+
+def test_a_command_that_fails_tells_no_secret(environment: dict[str, str]) -> None:
+    secret = Canaries().new("setting")
+    url = FAILING[0]["DATABASE_URL"].format(secret)
+    done = run([*FLASK, "keys", "list"], {**environment, "DATABASE_URL": url, "SECRET_KEY": "x", "DEBUG_MODE": "true"})
+    assert "127.0.0.1:1/opus" in done.stderr
     assert secret not in done.stdout + done.stderr
 
 

@@ -6,17 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from opus_api import create_app
 from opus_api.config import Settings
@@ -28,8 +20,6 @@ from opus_api.transport.exchange import unreachable
 from opus_api.web import openapi
 from opus_api.web.signed_in import issue_token
 from tests import bars
-
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
 def test_the_document_names_every_call_and_nothing_else(app: Flask, client: FlaskClient) -> None:
@@ -100,6 +90,16 @@ def credentials(app: Flask) -> dict[str, str]:
 
 def fuzz(app: Flask, operation: Any, examples: int) -> list[float]:
     """How long each call took, in seconds. Raises what a check of schemathesis found."""
+    from schemathesis import GenerationMode  # here: it takes a second to load, in every process of a run
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks as of_openapi
+
+    checks = [
+        not_a_server_error,
+        of_openapi.status_code_conformance,
+        of_openapi.content_type_conformance,
+        of_openapi.response_schema_conformance,
+    ]
     lasted: list[float] = []
     headers = credentials(app)
     phases = {"phases": [Phase.generate], "suppress_health_check": list(HealthCheck)}
@@ -113,7 +113,7 @@ def fuzz(app: Flask, operation: Any, examples: int) -> list[float]:
         began = time.monotonic()
         response = case.call(headers=credentials(app) if ends else headers)
         lasted.append(time.monotonic() - began)
-        case.validate_response(response, checks=CHECKS)
+        case.validate_response(response, checks=checks)
 
     call()
     return lasted
@@ -123,6 +123,8 @@ def fuzz(app: Flask, operation: Any, examples: int) -> list[float]:
     "examples", [5, pytest.param(int(os.environ.get("FUZZ_EXAMPLES", "450")), marks=pytest.mark.soak, id="soak")]
 )
 def test_whatever_is_sent_the_answer_is_one_that_the_document_names(fuzzed: Flask, examples: int) -> None:
+    import schemathesis
+
     operations = [found.ok() for found in schemathesis.openapi.from_wsgi("/openapi.json", fuzzed).get_all_operations()]
     lasted = [seconds for operation in operations for seconds in fuzz(fuzzed, operation, examples)]
     assert len(lasted) >= 3 * len(operations)
