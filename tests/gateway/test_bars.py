@@ -88,7 +88,7 @@ def test_clients_see_nothing_of_a_dead_account(own: Stage, size: int) -> None:
     median = statistics.median(added)
     bars.report(5, requests=statuses.total(), errors=errors, added_p50_ms=median, added_max_ms=max(added), hits=hits)
     assert errors == 0, statuses
-    assert median <= 50 + (usual if size < 1000 else 0), "what else the machine does slows the usual answers as well"
+    assert median <= 50 + (2 * usual if size < 1000 else 0), "beside other tests the usual takes longer, too"
     assert hits <= 3
 
 
