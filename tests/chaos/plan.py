@@ -79,9 +79,12 @@ def _script(draw: random.Random, trouble: float) -> list[str]:
     return [draw.choice(STRANGE)] if chance < trouble + 0.1 else []
 
 
-def of_one_model(job: Job) -> Job:
-    """The same with its script in the prompt: a gateway is not asked for a new model each time."""
-    return replace(job, at=0.0, model=job.model.partition("~")[0], prompt=job.model)
+def of_one_model(job: Job, round_: int) -> Job:
+    """The same with its script in the prompt: a gateway is not asked for a new model each time. No two rounds have a
+    prompt in common, so that each request is a conversation of its own."""
+    tag = f"{job.tag}r{round_}"
+    family, _, *script = job.model.split("~")
+    return replace(job, at=0.0, model=family, tag=tag, prompt="~".join([family, tag, *script]))
 
 
 @dataclass(frozen=True)
