@@ -84,3 +84,30 @@ def test_a_damaged_secret_key_is_refused_instead_of_used(tmp_path: Path, text: s
     (tmp_path / "secret.key").write_text(text)
     with pytest.raises(ConfigError, match="is damaged"):
         crypto.keyring(Settings(data_dir=tmp_path, database_url="sqlite://"))
+
+
+def test_who_is_late_in_making_the_file_takes_the_one_that_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Settings(data_dir=tmp_path, database_url="sqlite://")
+    token = crypto.keyring(here).encrypt("x")
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # it looked before the other had finished
+    assert crypto.keyring(here).decrypt(token) == "x"
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.key"]
+
+
+def test_a_folder_that_cannot_be_used_is_the_operators_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="make DATA_DIR writable"):
+        crypto.keyring(Settings(data_dir=tmp_path / "file" / "below", database_url="sqlite://"))
+
+
+def test_encryption_keys_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="ENCRYPTION_KEYS must hold Fernet keys"):
+        crypto.keyring(Settings(encryption_keys=("nonsense",), data_dir=tmp_path, database_url="sqlite://"))
+
+
+def test_nothing_is_encrypted_before_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crypto, "_current", None)
+    with pytest.raises(RuntimeError, match="was not called"):
+        crypto.current()
