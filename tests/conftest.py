@@ -20,6 +20,7 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from flask_migrate import upgrade
+from hypothesis import settings as hypothesis
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
 from werkzeug.routing import Rule
@@ -36,6 +37,10 @@ from tests.commands import Commands
 
 PASSWORD = "correct horse battery"
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
+
+# An example that took long tells of the machine, not of us.
+hypothesis.register_profile("untimed", deadline=None)
+hypothesis.load_profile("untimed")
 
 gc.disable()  # while thousands of tests are collected: nothing of it is garbage
 
