@@ -21,10 +21,11 @@ def request(path: str, sent: Mapping[str, Any]) -> bytes:
     return head(path, f"content-length: {len(data)}") + data
 
 
-def slow_ones(port: int, model: str, count: int) -> list[tuple[socket.socket, float]]:
+def slow_ones(port: int, model: str, count: int, seconds: float = 0.0) -> list[tuple[socket.socket, float]]:
     """Connections that send their head, send their body, or read their answer as slowly as they can, a third each.
 
-    With each, the monotonic seconds at which it had sent what it sends at once. ``model`` may have ``{}`` for a number.
+    With each, the monotonic seconds at which it had sent what it sends at once. ``model`` may have ``{}`` for a number;
+    ``seconds``: the time in which all of them come.
     """
     header = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-slow: "
     found = []
@@ -36,6 +37,7 @@ def slow_ones(port: int, model: str, count: int) -> list[tuple[socket.socket, fl
         sock.connect(("127.0.0.1", port))
         sock.sendall((header, head(MESSAGES, "content-length: 90000") + b"{", reading)[n * 3 // count])
         found.append((sock, time.monotonic()))
+        time.sleep(seconds / count)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import gevent
 from gevent.lock import RLock
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -193,6 +193,7 @@ class Snapshots:
         self._asked: float | None = None  # since when a look has been waiting
         self._away = False
         self._closely_until = 0.0  # monotonic seconds
+        self._states: int | None = None  # sum of the versions of all accounts' states, when last looked at closely
 
     def current(self) -> Snapshot:
         """Without a query, unless this process changed something since. While the database is away, the last one.
@@ -217,8 +218,8 @@ class Snapshots:
         self._refresher = gevent.spawn(self._watch)
 
     def watch_closely(self, seconds: float) -> None:
-        """For so long, read everything at each look: a worker that another replaces, or that replaces another, shares
-        no memory with it, and what either learns of accounts changes no version."""
+        """For so long, look at the accounts' states as well: a worker that another replaces, or that replaces another,
+        shares no memory with it, and what either learns of accounts changes no version."""
         self._closely_until = time.monotonic() + seconds
 
     def stop(self) -> None:
@@ -227,9 +228,13 @@ class Snapshots:
 
     def refresh(self) -> None:
         """Load anew if any process changed something. Raises SQLAlchemyError."""
+        states = self._states
         with self._asking(self.LIMIT), Session(self._engine) as session:
             version = session.scalar(select(Setting.value).where(Setting.key == VERSION))
-        if self._snapshot is None or version != self._snapshot.version or self._is_close:
+            if self._is_close:  # each change of a state makes its version larger
+                states = session.scalar(select(func.sum(Account.state_version)))
+        if self._snapshot is None or version != self._snapshot.version or states != self._states:
+            self._states = states
             self._seen = -1
             self.current()
 

@@ -90,17 +90,18 @@ def test_twice_as_many_as_it_can_hold_leave_what_it_can_hold(migrated: Path) -> 
 RATE = 100  # requests a second of those that are not slow
 SLOW = 900
 HEADS, BODIES, READS = 10, 30, 60  # seconds that slow ones have
-SETTLED = 8.0  # seconds until all slow ones are connected and what they do not read fills their buffers
+COMING = 9.0  # seconds in which the slow ones come; they are cut as far apart
+SETTLED = COMING + 6  # seconds until all of them are connected and what they do not read fills their buffers
 
 
 @pytest.mark.chaos
 def test_900_slow_clients_do_not_slow_down_100_others_and_are_gone_in_time(migrated: Path) -> None:
     with stage(migrated, places=200, **PATIENT) as run, ThreadPoolExecutor(1) as pool:
         alone = _steady(run, "before", 20)
-        asking = pool.submit(_steady, run, "beside", READS)
+        asking = pool.submit(_steady, run, "beside", READS + round(COMING))
         time.sleep(2)
         came = time.monotonic()
-        slow = slow_ones(run.gateway.port, "anthropic-chaos~slow{}~flood:60", SLOW)
+        slow = slow_ones(run.gateway.port, "anthropic-chaos~slow{}~flood:60", SLOW, COMING)
         heads = max(_late(slow[: SLOW // 3], HEADS))
         bodies = max(_late(slow[SLOW // 3 : 2 * SLOW // 3], BODIES))
         beside = asking.result()
