@@ -87,7 +87,6 @@ def _check_and_exit(workers: int, addresses: list[tuple[str, int]]) -> NoReturn:
     except Exception:  # noqa: BLE001 - a fault of ours; nothing but the master goes on from here
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
         os._exit(code)
 
 
