@@ -31,6 +31,12 @@ def test_the_last_run_of_each_test_is_on_the_page() -> None:
     )
 
 
+def test_a_test_that_did_not_run_keeps_what_the_page_says() -> None:
+    runs = last_runs('{"bar": 5, "test": "b.py::y", "figures": {"errors": 2}}')
+    page = "| 5 | Failover | 0 errors | errors 0<br>errors 1 | `pytest a.py::x`<br>`pytest b.py::y` |\n"
+    assert rendered(page, runs) == page.replace("errors 1", "errors 2")
+
+
 def test_a_command_stands_on_the_page_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bars, "RESULTS", tmp_path / "bars.jsonl")
     bars.keep(16, "make coverage", percent=97.25)
