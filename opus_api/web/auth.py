@@ -9,7 +9,7 @@ from opus_api.models import User, UserSession
 from opus_api.services import users
 from opus_api.services.login_throttle import LoginThrottle
 from opus_api.services.saved_settings import Person
-from opus_api.services.values import rfc3339
+from opus_api.services.values import FieldError, rfc3339
 from opus_api.web.bodies import SMALL, json_object, never_stored, required_text
 from opus_api.web.client import client_ip
 from opus_api.web.signed_in import caller, issue_token, signed_in, signed_in_with_any_password
@@ -57,6 +57,16 @@ def throttle() -> LoginThrottle:
 
 def caller_ip() -> str:
     return client_ip(request, current_app.extensions["settings"])
+
+
+def confirm_again(password: str | None, missing: str) -> None:
+    """The password of who is signed in to a page, unless it was given in the last minutes. ``missing``: what is said of
+    an empty one. Raises FieldError, RateLimited."""
+    if users.is_confirmed(current_user.session):
+        return
+    if not password:
+        raise FieldError("password", missing)
+    users.confirm(current_user.session, current_user.user, password, caller_ip(), throttle())
 
 
 def person() -> Person:

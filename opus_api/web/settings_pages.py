@@ -10,7 +10,6 @@ from flask_login import current_user
 from opus_api.config import Settings
 from opus_api.services import api_keys, saved_settings, users, values
 from opus_api.services.saved_settings import DEBUG_UNTIL, NAMED_KEY, SAVED
-from opus_api.services.values import FieldError
 from opus_api.web import auth
 from opus_api.web.console import page_blueprint
 from opus_api.web.settings_forms import SettingsForm, settings_form
@@ -45,23 +44,13 @@ def change() -> ResponseReturnValue:
 def _save(changes: dict[str, Any], form: SettingsForm) -> ResponseReturnValue:
     try:
         if "adminPassword" in changes:
-            _confirm(form)
+            auth.confirm_again(form.password.data, gettext("is needed to change a password."))
         saved_settings.change(changes, auth.person(), _configured(), current_app.extensions["installation"].pepper)
     except ApiError as error:
         form.refuse(error)
         return _page(form)
     flash(gettext("Saved. The next request follows it.") if changes else gettext("Nothing was changed."), "success")
     return redirect(url_for(".index"))
-
-
-def _confirm(form: SettingsForm) -> None:
-    """The password again, unless it was given in the last minutes. Raises FieldError, RateLimited."""
-    person = current_user
-    if users.is_confirmed(person.session):
-        return
-    if not form.password.data:
-        raise FieldError("password", gettext("is needed to change a password."))
-    users.confirm(person.session, person.user, form.password.data, auth.caller_ip(), auth.throttle())
 
 
 def _page(form: SettingsForm) -> str:

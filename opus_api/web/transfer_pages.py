@@ -69,7 +69,7 @@ def download() -> ResponseReturnValue:
         return _export_page(form)
     try:
         if form.secrets.data:
-            _confirm(form)
+            auth.confirm_again(form.password.data, gettext("is needed."))
             transfer.note_export(current_user.username)
     except ApiError as error:
         form.refuse(error)
@@ -103,7 +103,7 @@ def import_() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return _import_page(form)
     try:
-        _confirm(form)
+        auth.confirm_again(form.password.data, gettext("is needed."))
         document = transfer.document_of(form.file.data.read(transfer.LARGEST + 1))
         if "save" not in request.form:
             found = transfer.preview(accounts(), document, current_user.id).as_json()
@@ -149,12 +149,3 @@ def _told(error: dict[str, Any], document: Any) -> dict[str, Any]:
     row = document["accounts"][error["index"]]
     name = row.get("name") if isinstance(row, dict) else None
     return {"number": error["index"] + 1, "name": str(name or "")[:100], "message": error["message"]}
-
-
-def _confirm(form: ExportForm | ImportForm) -> None:
-    """The password again, unless it was given in the last minutes. Raises FieldError, RateLimited."""
-    if users.is_confirmed(current_user.session):
-        return
-    if not form.password.data:
-        raise FieldError("password", gettext("is needed."))
-    users.confirm(current_user.session, current_user.user, form.password.data, auth.caller_ip(), auth.throttle())
