@@ -6,9 +6,10 @@ and whichever is asked adds them up. Labels are bounded: names of models come fr
 
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -90,6 +91,16 @@ def count(row: dict[str, object], tries: Iterable[Try] = ()) -> None:
     DURATION.labels(dialect).observe(float(str(row["duration_ms"])) / 1000)
     if (first := row["first_token_ms"]) is not None:
         FIRST_TOKEN.labels(dialect).observe(float(str(first)) / 1000)
+
+
+def live() -> int:
+    """Answers on their way, over all workers of this machine."""
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        files = [str(path) for path in Path(folder).glob("gauge_livesum_*.db")]
+        found: Iterable[Metric] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+    else:
+        found = LIVE.collect()
+    return round(sum(sample.value for metric in found for sample in metric.samples))
 
 
 class _Now(Collector):

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 from opus_api.extensions import db
 from opus_api.gateway.gateway import Live
 from opus_api.models import now
-from opus_api.services import overview, statistics
+from opus_api.services import metrics, overview, statistics
 from opus_api.services.overview import Period
 from opus_api.web import charts
 from opus_api.web.console import page_blueprint
@@ -32,7 +32,9 @@ def index() -> str:
     entries = overview.series(connection, period, moment)
     models = statistics.answer(connection, "model", moment - period.length * period.count, None)
     rows = [row_of(account) for account in accounts().all()]
-    live = current_app.extensions["gateway"].live()
+    live = current_app.extensions["gateway"].live()[:MOST_LIVE]
+    # Only how many there are is known of other workers, a moment apart from this one's list.
+    live_count = max(metrics.live(), len(live))
     return render_template(
         "dashboard.html",
         period=period,
@@ -42,8 +44,9 @@ def index() -> str:
         models=models[:MOST_MODELS],
         summary=summary_of(rows),
         troubled=_troubled(rows),
-        live=[_live(one) for one in live[:MOST_LIVE]],
-        live_count=len(live),
+        live=[_live(one) for one in live],
+        live_count=live_count,
+        live_more=live_count - len(live),
         is_new=not any(entry["requests"] for entry in entries) and not rows,
     )
 

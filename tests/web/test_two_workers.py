@@ -7,6 +7,7 @@ A request goes to the worker that a test names: the other one is stopped while t
 import http.client
 import json
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,12 +23,13 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
+import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chaos.servers import Redis
 from tests.fakes.upstream import Upstream, refusing
 from tests.gateway.conftest import Stage
-from tests.live import KEY, Answer, Gateway, body, gateway, read, unique, wait_until
+from tests.live import KEY, PASSWORD, Answer, Gateway, body, gateway, read, unique, wait_until
 
 T = TypeVar("T")
 
@@ -424,6 +426,31 @@ def test_any_request_is_explained_by_either_worker_and_to_people_alone(pair: Pai
 
 
 # ---- figures
+
+
+def test_the_dashboard_of_either_worker_counts_what_both_are_answering(pair: Pair) -> None:
+    with requests.Session() as browser:
+        login = f"{pair.live.url}/login"
+        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', browser.get(login).text)
+        assert found
+        browser.post(login, {"csrf_token": found[1], "username": "admin", "password": PASSWORD})
+        cookie = f"opus={browser.cookies['opus']}"
+
+    def running(worker: Worker) -> list[str]:
+        """How many there are, and which models are named."""
+        page = worker.send("GET", "/dashboard", cookie=cookie).body.decode()
+        card = page[page.index("<h2>Running now</h2>") :].partition("</section>")[0]
+        return re.findall(r'(?<=num">)\d+(?=<)|(?<=practice/)\w+|and \d+ more', card)
+
+    with ExitStack() as stack:
+        for worker, name in zip(pair.both, ("one", "two"), strict=True):
+            connection = stack.enter_context(closing(worker.connection().raw))
+            sent = json.dumps(body(f"practice/{name}", "[[practice:slow]]", stream=True))
+            connection.request("POST", "/v1/messages", sent, {"content-type": "application/json", "x-api-key": KEY})
+            connection.getresponse().read(1)
+        seen = [running(worker) for worker in pair.both]
+    assert seen == [["2", name, "and 1 more"] for name in ("one", "two")]
+    pair.until_both(lambda worker: running(worker) == ["0"])
 
 
 def test_names_of_models_cannot_break_what_a_monitor_reads(pair: Pair) -> None:
