@@ -27,20 +27,24 @@ WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 METHODS = [
     ("opus_api/web/*_pages.py", "python"),
     ("opus_api/web/console.py", "python"),
+    ("opus_api/web/errors.py", "python"),
     ("opus_api/web/forms.py", "python"),
     ("opus_api/web/*_forms.py", "python"),
     ("opus_api/services/**.py", "python"),
+    ("opus_api/transport/guard.py", "python"),
     ("templates/**.html", "jinja2"),
 ]
-# Besides the usual gettext names: refusals, whose static texts forms and error pages look up when they show them.
+# Besides the usual gettext names: refusals, whose texts forms and error pages look up when they show them.
+REFUSALS = "Conflict NotFound Unauthorized RateLimited Forbidden Unprocessable TooLarge InvalidRequest ValueError"
 KEYWORDS = {
     "_": None,
     "gettext": None,
     "ngettext": (1, 2),
     "_l": None,
+    "Phrase": None,
     "abort": (2,),
     "FieldError": (2,),
-    **dict.fromkeys(("Conflict", "NotFound", "Unauthorized", "RateLimited", "Forbidden", "ValueError"), (1,)),
+    **dict.fromkeys([*REFUSALS.split(), "AddressRefused"], (1,)),
 }
 OPTIONS = {"templates/**.html": {"trimmed": "true", "silent": "false"}}
 

@@ -12,6 +12,7 @@ from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.amazonq_login import BUILDER_ID, REGION
 from opus_api.upstreams.amazonq_service import AWS_JSON, DEFAULT_REGION, PROFILE_ARN, WIRES
 from opus_api.upstreams.base import Option, Upstream
+from opus_api.wire.errors import Phrase
 
 SECRETS = ("api_key", "session_key", "client_id", "client_secret", "refresh_token", "access_token")
 WRITABLE = {
@@ -44,7 +45,9 @@ def provider(value: Any) -> str:
     if value == "practice":
         raise FieldError("provider", "The practice provider is built in and needs no account.")
     if not isinstance(value, str) or value not in UPSTREAMS:
-        raise FieldError("provider", f"must be one of {', '.join(p for p in UPSTREAMS if p != 'practice')}.")
+        raise FieldError(
+            "provider", Phrase("must be one of %(names)s.", names=", ".join(p for p in UPSTREAMS if p != "practice"))
+        )
     return value
 
 
@@ -100,7 +103,7 @@ def _base_url(value: Any, upstream: Upstream, settings: Settings) -> str | None:
     try:
         check_url(url, settings)
     except AddressRefused as error:
-        raise FieldError("base_url", str(error)) from None
+        raise FieldError("base_url", error.args[0]) from None
     return url
 
 
@@ -148,7 +151,7 @@ def _model_map(value: Any, upstream: Upstream, settings: Settings) -> dict[str, 
 def oidc(value: Any, upstream: Upstream) -> dict[str, Any]:
     """The members that are given, each checked; one that is null or empty takes its default. Raises FieldError."""
     if upstream.name != "amazonq":
-        raise FieldError("oidc", f"is no field of {upstream.name}.")
+        raise FieldError("oidc", Phrase("is no field of %(provider)s.", provider=upstream.name))
     if not isinstance(value, dict):
         raise FieldError("oidc", "must be an object.")
     out: dict[str, Any] = {}
@@ -169,14 +172,14 @@ def oidc_defaults() -> dict[str, Any]:
     return {name: default for name, (_, default, _) in _OIDC.items()}
 
 
-_IS_REGION = "must be a region such as us-east-1."
-_IS_ADDRESS = "must be an address such as https://view.awsapps.com/start."
+_IS_REGION = Phrase("must be a region such as us-east-1.")
+_IS_ADDRESS = Phrase("must be an address such as https://view.awsapps.com/start.")
 _OIDC: dict[str, tuple[re.Pattern[str], str | None, str]] = {
     "start_url": (re.compile(r"https://[^\s/]+(/\S*)?"), BUILDER_ID, _IS_ADDRESS),
     "region": (REGION, DEFAULT_REGION, _IS_REGION),
     "api_region": (REGION, None, _IS_REGION),
-    "profile_arn": (PROFILE_ARN, None, "must be the ARN of a profile (arn:aws:codewhisperer:…)."),
-    "wire": (re.compile("|".join(WIRES)), AWS_JSON, f"must be one of {', '.join(WIRES)}."),
+    "profile_arn": (PROFILE_ARN, None, Phrase("must be the ARN of a profile (arn:aws:codewhisperer:…).")),
+    "wire": (re.compile("|".join(WIRES)), AWS_JSON, Phrase("must be one of %(names)s.", names=", ".join(WIRES))),
 }
 
 
@@ -187,7 +190,10 @@ def _options(value: Any, upstream: Upstream, settings: Settings) -> dict[str, An
     for field, given in value.items():
         if field not in table:
             known = ", ".join(table) or "none"
-            raise FieldError(f"options.{field}", f"is no option of {upstream.name}; there are: {known}.")
+            raise FieldError(
+                f"options.{field}",
+                Phrase("is no option of %(provider)s; there are: %(names)s.", provider=upstream.name, names=known),
+            )
         _check_option(table[field], given)
     return value
 
@@ -195,16 +201,16 @@ def _options(value: Any, upstream: Upstream, settings: Settings) -> dict[str, An
 def _check_option(option: Option, value: Any) -> None:
     kind = type(option.default)
     if option.default is not None and type(value) is not kind and not (kind is float and type(value) is int):
-        raise FieldError(f"options.{option.name}", f"must be {_KIND.get(kind, kind.__name__)}.")
+        raise FieldError(f"options.{option.name}", _KINDS[kind])
 
 
-_KIND = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "an object",
+_KINDS = {
+    bool: Phrase("must be true or false."),
+    int: Phrase("must be a whole number."),
+    float: Phrase("must be a number."),
+    str: Phrase("must be text."),
+    list: Phrase("must be a list."),
+    dict: Phrase("must be an object."),
 }
 
 _CHECKS: dict[str, Callable[[Any, Upstream, Settings], Any]] = {

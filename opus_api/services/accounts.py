@@ -21,7 +21,7 @@ from opus_api.services.oidc import Tokens
 from opus_api.services.values import FieldError, moment_of, rfc3339
 from opus_api.transport import Transport
 from opus_api.upstreams import UPSTREAMS
-from opus_api.wire.errors import Conflict, NotFound
+from opus_api.wire.errors import Conflict, NotFound, Phrase
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +49,18 @@ class Accounts:
         """Raises NotFound."""
         account = db.session.get(Account, account_id) if account_id < 2**63 else None
         if account is None:
-            raise NotFound(f"There is no account with the id {account_id}.")
+            raise NotFound(Phrase("There is no account with the id %(id)s.", id=account_id))
         return account
 
     def named(self, name: str, provider: str | None = None) -> Account:
         """The one account of this name. Raises NotFound, and Conflict when several providers have one."""
         found = [account for account in self.all() if account.name == name and provider in (None, account.provider)]
         if not found:
-            raise NotFound(f"There is no account named {name!r}.")
+            raise NotFound(Phrase("There is no account named %(name)r.", name=name))
         if len(found) > 1:
-            raise Conflict(f"Several providers have an account named {name!r}; say which one as PROVIDER/NAME.")
+            raise Conflict(
+                Phrase("Several providers have an account named %(name)r; say which one as PROVIDER/NAME.", name=name)
+            )
         return found[0]
 
     def create(self, data: Mapping[str, Any], user_id: int | None = None) -> Account:
@@ -211,7 +213,9 @@ class Accounts:
             db.session.commit()
         except IntegrityError:
             db.session.rollback()
-            raise Conflict(f"name: {provider} has an account named {name!r} already.") from None
+            raise Conflict(
+                Phrase("name: %(provider)s has an account named %(name)r already.", provider=provider, name=name)
+            ) from None
 
     def _look(self, account: Account) -> Account:
         """Learn what a just saved account may use; the person waits, so not for long."""

@@ -12,7 +12,7 @@ from opus_api.extensions import db
 from opus_api.models import ApiKey, now
 from opus_api.services import audit, settings, values
 from opus_api.services.values import FieldError, rfc3339
-from opus_api.wire.errors import Conflict, NotFound
+from opus_api.wire.errors import Conflict, NotFound, Phrase
 
 LIMITS = ("rpm", "itpm", "otpm", "concurrency", "monthly_tokens")
 LIVE, REVOKED = "live", "revoked"  # what the audit calls it
@@ -35,7 +35,7 @@ def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
     value = crypto.new_api_key() if given is None else checked_value("value", given)
     settings.alone()
     if live(name) is not None:
-        raise Conflict(f"name: there is a key named {name!r} already.")
+        raise Conflict(Phrase("name: there is a key named %(name)r already.", name=name))
     key = ApiKey(
         name=name,
         key_hash=crypto.keyed_hash(pepper, value),
@@ -74,7 +74,7 @@ def update(key_id: int, data: Mapping[str, Any]) -> ApiKey:
     if key.revoked_at is not None:
         raise Conflict("This key is revoked; create another one.")
     if changed.get("name", key.name) != key.name and live(changed["name"]) is not None:
-        raise Conflict(f"name: there is a key named {changed['name']!r} already.")
+        raise Conflict(Phrase("name: there is a key named %(name)r already.", name=changed["name"]))
     before = {field: getattr(key, field) for field, value in changed.items() if getattr(key, field) != value}
     after = {field: changed[field] for field in before}
     if before:
@@ -126,7 +126,7 @@ def named(name: str) -> ApiKey:
     """The live key of this name. Raises NotFound."""
     key = live(name)
     if key is None:
-        raise NotFound(f"There is no key named {name!r}.")
+        raise NotFound(Phrase("There is no key named %(name)r.", name=name))
     return key
 
 
@@ -134,7 +134,7 @@ def get(key_id: int) -> ApiKey:
     """Raises NotFound."""
     key = db.session.get(ApiKey, key_id) if key_id < 2**63 else None
     if key is None:
-        raise NotFound(f"There is no key with the id {key_id}.")
+        raise NotFound(Phrase("There is no key with the id %(id)s.", id=key_id))
     return key
 
 
@@ -168,7 +168,7 @@ def checked_value(field: str, given: Any) -> str:
     """A key or token that somebody chose. Raises FieldError."""
     value = values.text(field, given, limit=MAX_LENGTH)
     if len(value) < MIN_LENGTH:
-        raise FieldError(field, f"must be at least {MIN_LENGTH} characters.")
+        raise FieldError(field, Phrase("must be at least %(n)s characters.", n=MIN_LENGTH))
     if any(not " " < character <= "~" for character in value):
         raise FieldError(field, "must be printable ASCII without spaces, because it travels in a header.")
     return value

@@ -14,7 +14,7 @@ from typing import Any
 
 from opus_api.services.exchange_log import CUT, FACTS
 from opus_api.upstreams import UPSTREAMS
-from opus_api.wire.errors import Conflict
+from opus_api.wire.errors import Conflict, Phrase
 
 # What tests/golden/pipeline.py: Exchange takes for granted.
 USUAL: Mapping[str, Any] = {
@@ -83,7 +83,11 @@ def _facts(kept: Path) -> dict[str, Any]:
     if not facts["attempts"]:
         raise Conflict("No upstream was asked for this request, so there is nothing to play again.")
     if facts["outcome"] not in WHOLE:
-        raise Conflict(f"This request ended as {facts['outcome']}: its answer is not what the upstream said.")
+        raise Conflict(
+            Phrase(
+                "This request ended as %(outcome)s: its answer is not what the upstream said.", outcome=facts["outcome"]
+            )
+        )
     if facts["attempts"][-1]["provider"] == "amazonq":
         raise Conflict("Amazon Q answers in a binary format that golden folders do not hold.")
     return facts
@@ -94,7 +98,9 @@ def _message(kept: Path, face: str) -> Message:
     first, *lines = head.decode("utf-8", "replace").split("\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     if CUT in headers:
-        raise Conflict(f"Of {face} only {headers[CUT]} were kept, so it cannot be played again.")
+        raise Conflict(
+            Phrase("Of %(face)s only %(size)s were kept, so it cannot be played again.", face=face, size=headers[CUT])
+        )
     words = first.split(" ")
     return Message(int(words[1]) if words[0] == "HTTP" else 0, headers, body)
 

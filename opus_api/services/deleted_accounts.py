@@ -15,7 +15,7 @@ from opus_api.extensions import db
 from opus_api.models import OVERTAKING, Account, DeletedAccount, Time
 from opus_api.services import audit, settings
 from opus_api.services.values import rfc3339
-from opus_api.wire.errors import Conflict, NotFound
+from opus_api.wire.errors import Conflict, NotFound, Phrase
 
 DAYS = 30
 # What belongs to the moment: another process may have been renewing the tokens, and the owner may be gone meanwhile.
@@ -54,7 +54,7 @@ def get(account_id: int) -> DeletedAccount:
     """Raises NotFound."""
     found = db.session.get(DeletedAccount, account_id, with_for_update=True) if account_id < 2**63 else None
     if found is None:
-        raise NotFound(f"There is no deleted account with the id {account_id}.")
+        raise NotFound(Phrase("There is no deleted account with the id %(id)s.", id=account_id))
     return found
 
 
@@ -73,7 +73,11 @@ def restore(account_id: int) -> Account:
     except IntegrityError:
         db.session.rollback()
         raise Conflict(
-            f"name: {provider} has another account named {name!r} by now; rename that one, then restore this one."
+            Phrase(
+                "name: %(provider)s has another account named %(name)r by now; rename that one, then restore this one.",
+                provider=provider,
+                name=name,
+            )
         ) from None
     return account
 

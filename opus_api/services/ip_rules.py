@@ -13,7 +13,7 @@ from opus_api.extensions import db
 from opus_api.models import IpRule, now
 from opus_api.services import audit, settings, values
 from opus_api.services.values import FieldError, rfc3339
-from opus_api.wire.errors import NotFound
+from opus_api.wire.errors import NotFound, Phrase
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -105,7 +105,7 @@ def unblock(data: Mapping[str, Any]) -> None:
     settings.alone()
     rule = _find(cidr)
     if rule is None:
-        raise NotFound(f"{cidr} is not blocked.")
+        raise NotFound(Phrase("%(cidr)s is not blocked.", cidr=cidr))
     audit.note_own(_noted(cidr), _terms(rule), None)
     db.session.delete(rule)
     db.session.commit()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from opus_api.services.ip_rules import source
 from opus_api.state import Charge, State, Strikes, clock
-from opus_api.wire.errors import RateLimited
+from opus_api.wire.errors import Phrase, RateLimited
 
 FREE_FAILURES = 5  # then 1 s, 2 s, 4 s …
 LONGEST = 300.0  # seconds; never for good, or anybody could lock anybody out
@@ -50,4 +50,4 @@ def _opens(failures: Strikes) -> float:
 
 def _wait(seconds: float) -> RateLimited:
     whole = max(1, math.ceil(seconds))
-    return RateLimited(f"Too many attempts; try again in {whole} s.", {"retry-after": str(whole)})
+    return RateLimited(Phrase("Too many attempts; try again in %(n)s s.", n=whole), {"retry-after": str(whole)})

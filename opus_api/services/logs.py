@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from opus_api.models import EPOCH, MICROSECOND, RequestLog
 from opus_api.services import statistics
 from opus_api.services.values import FieldError, moment, rfc3339
+from opus_api.wire.errors import Phrase
 
 LOGS = cast(sa.Table, RequestLog.__table__)
 
@@ -149,7 +150,7 @@ def limit_of(arguments: Mapping[str, str]) -> int:
     """Raises FieldError."""
     limit = _number("limit", arguments.get("limit"))
     if limit is not None and not 1 <= limit <= MOST:
-        raise FieldError("limit", f"must be a whole number between 1 and {MOST}.")
+        raise FieldError("limit", Phrase("must be a whole number between %(low)s and %(high)s.", low=1, high=MOST))
     return limit or USUAL
 
 

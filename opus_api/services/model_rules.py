@@ -8,7 +8,7 @@ from sqlalchemy import select
 from opus_api.extensions import db
 from opus_api.models import ModelRule
 from opus_api.services import values
-from opus_api.wire.errors import NotFound
+from opus_api.wire.errors import NotFound, Phrase
 
 
 def every() -> Sequence[ModelRule]:
@@ -33,7 +33,7 @@ def remove(pattern: str) -> None:
     """Raises NotFound."""
     rule = _find(pattern)
     if rule is None:
-        raise NotFound(f"There is no rule for {pattern!r}.")
+        raise NotFound(Phrase("There is no rule for %(pattern)r.", pattern=pattern))
     db.session.delete(rule)
     db.session.commit()
 

@@ -8,6 +8,7 @@ from gevent.lock import BoundedSemaphore
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from opus_api.services.values import FieldError
+from opus_api.wire.errors import Phrase
 
 SHORTEST, LONGEST = 8, 1024  # characters; no other rule (ASVS 5.0 6.2)
 
@@ -39,9 +40,9 @@ def check(field: str, password: object) -> str:
     if not isinstance(password, str) or not password:
         raise FieldError(field, "is required.")
     if len(password) < SHORTEST:
-        raise FieldError(field, f"must be at least {SHORTEST} characters.")
+        raise FieldError(field, Phrase("must be at least %(n)s characters.", n=SHORTEST))
     if len(password) > LONGEST:
-        raise FieldError(field, f"must be at most {LONGEST} characters.")
+        raise FieldError(field, Phrase("must be at most %(n)s characters.", n=LONGEST))
     if is_weak(password):
         raise FieldError(field, "is one of the most common passwords; choose another.")
     return password

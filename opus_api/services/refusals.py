@@ -14,6 +14,7 @@ from opus_api.models import Refusal
 from opus_api.services import logs
 from opus_api.services.ip_rules import parsed
 from opus_api.services.values import FieldError, moment, rfc3339
+from opus_api.wire.errors import Phrase
 
 REFUSALS = cast(sa.Table, Refusal.__table__)
 
@@ -56,7 +57,7 @@ def answer(connection: Connection, arguments: Mapping[str, str]) -> list[dict[st
     """
     by, limit = arguments.get("by", "minute"), logs.limit_of(arguments)
     if by not in BY:
-        raise FieldError("by", f"must be one of {', '.join(BY)}.")
+        raise FieldError("by", Phrase("must be one of %(names)s.", names=", ".join(BY)))
     wanted = _wanted(arguments)
     return by_minute(connection, wanted, limit) if by == "minute" else by_address(connection, wanted, limit)
 

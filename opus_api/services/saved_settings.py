@@ -18,7 +18,7 @@ from opus_api.extensions import db
 from opus_api.models import Setting, UserSession
 from opus_api.services import api_keys, audit, passwords, settings, users, values
 from opus_api.services.values import FieldError, rfc3339
-from opus_api.wire.errors import Conflict, Forbidden
+from opus_api.wire.errors import Conflict, Forbidden, Phrase
 
 Check = Callable[[str, Any], Any]
 
@@ -49,7 +49,7 @@ def _seconds(name: str, value: Any) -> float:
 def _choice(*allowed: str) -> Check:
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in allowed:
-            raise FieldError(name, f"must be one of {', '.join(allowed)}.")
+            raise FieldError(name, Phrase("must be one of %(names)s.", names=", ".join(allowed)))
         return value
 
     return check

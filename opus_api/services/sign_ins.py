@@ -27,7 +27,7 @@ from opus_api.upstreams import amazonq_login
 from opus_api.upstreams.amazonq import UPSTREAM as AMAZON_Q
 from opus_api.upstreams.amazonq_login import Client, Granted, Refused
 from opus_api.upstreams.base import Failure
-from opus_api.wire.errors import ApiError, Conflict, NotFound
+from opus_api.wire.errors import ApiError, Conflict, NotFound, Phrase
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class SignIns:
         try:
             begun = self._transport.run(flow, proxy=row.proxy or "", deadline=DEADLINE)
         except Failure as failure:
-            raise ApiError(502, "api_error", f"The sign-in service: {failure.message}.") from None
+            raise ApiError(502, "api_error", Phrase("The sign-in service: %(said)s.", said=failure.message)) from None
         if isinstance(begun, Refused):
             raise ApiError(502, "api_error", begun.message)
         client, device = begun
@@ -107,7 +107,9 @@ class SignIns:
         if account is None:
             chosen = name("name", data.get("name"))
             if any(other.provider == "amazonq" and other.name == chosen for other in self._accounts.all()):
-                raise Conflict(f"name: amazonq has an account named {chosen!r} already.")
+                raise Conflict(
+                    Phrase("name: %(provider)s has an account named %(name)r already.", provider="amazonq", name=chosen)
+                )
             return SignIn(name=chosen, oidc=oidc, proxy=proxy)
         if account.provider != "amazonq":
             raise FieldError("account_id", "is no account that can be signed in to.")

@@ -14,7 +14,7 @@ from opus_api.services.accounts import Accounts, as_json
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.upstreams import UPSTREAMS
 from opus_api.wire import jsons
-from opus_api.wire.errors import ApiError, Conflict, InvalidRequest, RateLimited, Unprocessable
+from opus_api.wire.errors import ApiError, Conflict, InvalidRequest, Phrase, RateLimited, Unprocessable
 from opus_api.wire.http import Flow, HttpRequest, HttpResponse
 
 FORMAT, VERSION = "opus-api-accounts", 1
@@ -38,7 +38,8 @@ def note_export(who: str) -> None:
     recent = select(func.count()).where(Change.what == EXPORTED, Change.created_at > now() - timedelta(hours=1))
     if (db.session.scalar(recent) or 0) >= EXPORTS_PER_HOUR:
         raise RateLimited(
-            f"Accounts may be exported with secrets {EXPORTS_PER_HOUR} times an hour.", {"retry-after": "3600"}
+            Phrase("Accounts may be exported with secrets %(n)s times an hour.", n=EXPORTS_PER_HOUR),
+            {"retry-after": "3600"},
         )
     audit.note(who, EXPORTED)
     db.session.commit()
@@ -80,18 +81,21 @@ def _answer(base: str, response: HttpResponse) -> dict[str, Any]:
     except jsons.JsonError:
         body = None
     if not isinstance(body, dict):
-        raise InvalidRequest(f"{base} does not answer as an installation of Opus API.")
+        raise InvalidRequest(Phrase("%(address)s does not answer as an installation of Opus API.", address=base))
     if response.status >= 300:
         error = body.get("error")
         said = error.get("message") if isinstance(error, dict) else None
-        raise InvalidRequest(f"{base} refused ({response.status}): {said or 'without a reason'}")
+        said = said or "without a reason"
+        raise InvalidRequest(
+            Phrase("%(address)s refused (%(status)s): %(said)s", address=base, status=response.status, said=said)
+        )
     return body
 
 
 def document_of(data: bytes) -> Mapping[str, Any]:
     """A file, JSON or CSV, as ``import_`` takes it. Raises Unprocessable when it is neither, or too large."""
     if len(data) > LARGEST:
-        raise Unprocessable(f"file: may have at most {LARGEST // 2**20} MiB.")
+        raise Unprocessable(Phrase("file: may have at most %(n)s MiB.", n=LARGEST // 2**20))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -147,7 +151,13 @@ def feed(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -
 
 def _check_export(document: Mapping[str, Any]) -> None:
     if document.get("format") != FORMAT or document.get("version") != VERSION:
-        raise Unprocessable(f"format: must be {FORMAT!r}, version {VERSION}, as the export of accounts gives it.")
+        raise Unprocessable(
+            Phrase(
+                "format: must be %(format)r, version %(version)s, as the export of accounts gives it.",
+                format=FORMAT,
+                version=VERSION,
+            )
+        )
     if document.get("secrets") is not True:
         raise Unprocessable("secrets: this export holds no credentials; export again with secrets=1.")
 
@@ -160,7 +170,7 @@ def _made_of(accounts: Accounts, document: Mapping[str, Any], user_id: int | Non
     """Raises FieldError when there is no list."""
     rows = document.get("accounts")
     if not isinstance(rows, list) or len(rows) > MOST:
-        raise FieldError("accounts", f"must be a list of at most {MOST} accounts.")
+        raise FieldError("accounts", Phrase("must be a list of at most %(n)s accounts.", n=MOST))
     made, errors = Made(), Errors()
     for index, row in enumerate(rows):
         try:
@@ -204,7 +214,13 @@ class Here:
         if identities & self._identities:
             return
         if (account.provider, account.name) in self._names:
-            raise Conflict(f"name: {account.provider} has an account named {account.name!r} with another credential.")
+            raise Conflict(
+                Phrase(
+                    "name: %(provider)s has an account named %(name)r with another credential.",
+                    provider=account.provider,
+                    name=account.name,
+                )
+            )
         self._identities |= identities
         self._names.add((account.provider, account.name))
         self.new.append(account)

@@ -7,7 +7,7 @@ from typing import Any
 
 from opus_api.services.account_fields import SECRETS
 from opus_api.wire import jsons
-from opus_api.wire.errors import Unprocessable
+from opus_api.wire.errors import Phrase, Unprocessable
 
 PLAIN = ("provider", "name", "state", "base_url", "proxy", *SECRETS)  # text as it is
 NUMBERS = ("priority", "max_concurrency")
@@ -49,7 +49,9 @@ def read(text: str) -> tuple[list[dict[str, Any]], bool]:
         names = _header(next(rows, []))
         accounts = [_account(names, cells, rows.line_num) for cells in rows if any(cells)]
     except csv.Error as error:
-        raise Unprocessable(f"line {rows.line_num}: is no line of a CSV table ({error}).") from None
+        raise Unprocessable(
+            Phrase("line %(line)s: is no line of a CSV table (%(error)s).", line=rows.line_num, error=error)
+        ) from None
     return accounts, not set(SECRETS) & set(names)
 
 
@@ -57,18 +59,29 @@ def _header(cells: list[str]) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     for name in NEEDED:
         if name not in names:
-            raise Unprocessable(f"{name}: there is no such column; the first line must name the columns.")
+            raise Unprocessable(
+                Phrase("%(name)s: there is no such column; the first line must name the columns.", name=name)
+            )
     for number, name in enumerate(names):
         if name not in COLUMNS:
-            raise Unprocessable(f"{name[:40] or f'column {number + 1}'}: is no column of an account.")
+            raise Unprocessable(
+                Phrase("%(name)s: is no column of an account.", name=name[:40] or f"column {number + 1}")
+            )
         if name in names[:number]:
-            raise Unprocessable(f"{name}: there are two columns of that name.")
+            raise Unprocessable(Phrase("%(name)s: there are two columns of that name.", name=name))
     return names
 
 
 def _account(names: list[str], cells: list[str], line: int) -> dict[str, Any]:
     if len(cells) > len(names):
-        raise Unprocessable(f"line {line}: has {len(cells)} cells, {len(names)} columns are named.")
+        raise Unprocessable(
+            Phrase(
+                "line %(line)s: has %(cells)s cells, %(columns)s columns are named.",
+                line=line,
+                cells=len(cells),
+                columns=len(names),
+            )
+        )
     given = {name: _text(cell) for name, cell in zip(names, cells, strict=False)}
     return {name: _value(name, text) for name, text in given.items() if text and name not in HINTS}
 

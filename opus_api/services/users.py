@@ -15,7 +15,7 @@ from opus_api.models import Account, User, UserSession, now
 from opus_api.services import audit, passwords, values
 from opus_api.services.login_throttle import LoginThrottle
 from opus_api.services.values import FieldError, rfc3339
-from opus_api.wire.errors import Conflict, NotFound, Unauthorized
+from opus_api.wire.errors import Conflict, NotFound, Phrase, Unauthorized
 
 LIFETIME = {"page": timedelta(days=7), "jwt": timedelta(hours=24)}
 IDLE = timedelta(hours=12)  # of a page session
@@ -31,7 +31,7 @@ def named(username: str) -> User:
     """Raises NotFound."""
     user = _find(username)
     if user is None:
-        raise NotFound(f"There is no user named {username!r}.")
+        raise NotFound(Phrase("There is no user named %(name)r.", name=username))
     return user
 
 
@@ -53,7 +53,7 @@ def add(username: Any, password: str, must_change: bool = False) -> User:
         db.session.commit()
     except IntegrityError:
         db.session.rollback()
-        raise Conflict(f"username: there is a user named {username!r} already.") from None
+        raise Conflict(Phrase("username: there is a user named %(name)r already.", name=username)) from None
     return user
 
 
@@ -112,9 +112,11 @@ def delete(user: User) -> None:
     """Raises Conflict while accounts are the user's, and when nobody could sign in any more."""
     owned = db.session.scalar(select(sa.func.count()).where(Account.user_id == user.id)) or 0
     if owned:
-        raise Conflict(f"{user.username!r} owns {owned} accounts; hand them over or delete them first.")
+        raise Conflict(
+            Phrase("%(name)r owns %(n)s accounts; hand them over or delete them first.", name=user.username, n=owned)
+        )
     if db.session.scalar(select(sa.func.count()).select_from(User)) == 1:
-        raise Conflict(f"{user.username!r} is the last user; create another one first.")
+        raise Conflict(Phrase("%(name)r is the last user; create another one first.", name=user.username))
     db.session.delete(user)
     db.session.commit()
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from opus_api.wire.errors import Unprocessable
+from opus_api.wire.errors import Phrase, Unprocessable
 
 NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 
@@ -14,9 +14,9 @@ class FieldError(Unprocessable):
     """One field's value is not acceptable; ``field`` is its name in the JSON API, in forms and in the CLI."""
 
     def __init__(self, field: str, reason: str):
-        super().__init__(f"{field}: {reason}")
         self.field = field
-        self.reason = reason
+        self.reason = reason if isinstance(reason, Phrase) else Phrase(reason)
+        super().__init__(Phrase("%(field)s: %(reason)s", field=field, reason=self.reason))
 
 
 def rfc3339(moment: datetime | None) -> str | None:
@@ -62,7 +62,7 @@ def text(field: str, value: Any, limit: int = 500, required: bool = False) -> st
     if required and not cleaned:
         raise FieldError(field, "is required.")
     if len(cleaned) > limit:
-        raise FieldError(field, f"must be at most {limit} characters.")
+        raise FieldError(field, Phrase("must be at most %(n)s characters.", n=limit))
     if "\x00" in cleaned:
         raise FieldError(field, "must not contain a NUL character.")
     return cleaned
@@ -79,7 +79,7 @@ def name(field: str, value: Any) -> str:
 def whole(field: str, value: Any, low: int, high: int) -> int:
     """Raises FieldError."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FieldError(field, f"must be a whole number between {low} and {high}.")
+        raise FieldError(field, Phrase("must be a whole number between %(low)s and %(high)s.", low=low, high=high))
     return value
 
 

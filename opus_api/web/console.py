@@ -154,12 +154,12 @@ def over_plain_http() -> bool:
 def error_page(status: int, message: str) -> Response:
     """A whole page for an error; also for web/errors.py where a browser asked for a page."""
     # Not by the template's _(), which would take a "%" of the address that a message names for a placeholder.
-    page = render_template("error.html", status=status, message=gettext(message))
+    page = render_template("error.html", status=status, message=message)
     return page_headers(make_response(page, status))
 
 
 def _answer_api_error(error: ApiError) -> Response:
-    response = error_page(error.status, error.message)
+    response = error_page(error.status, languages.in_words(error.message))
     response.headers.update(error.headers)
     return response
 
@@ -167,7 +167,7 @@ def _answer_api_error(error: ApiError) -> Response:
 def _answer_http_error(error: HTTPException) -> ResponseReturnValue:
     if error.code is None or error.code < 400:  # a redirect
         return error
-    return error_page(error.code, error.description or error.name)
+    return error_page(error.code, gettext(error.description or error.name))
 
 
 # --- What templates know --------------------------------------------------------------------------------------------

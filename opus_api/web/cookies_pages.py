@@ -23,6 +23,7 @@ from opus_api.web.auth import person
 from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
+from opus_api.web.languages import in_words
 from opus_api.wire.errors import ApiError
 
 bp = page_blueprint("cookies_pages")
@@ -146,7 +147,7 @@ def priorities() -> Response:
             if accounts().get(account_id).priority != priority:
                 accounts().update(account_id, {"priority": priority})
     except ApiError as error:
-        flash(gettext(error.message), "error")
+        flash(in_words(error.message), "error")
         return redirect(_list_address())
     flash(gettext("Saved. The next request follows it."), "success")
     return redirect(_list_address())
@@ -320,7 +321,7 @@ def validate(account_id: int) -> Response:
     name, before = account.name, account.last_validated
     found = accounts().validate(account_id)
     kind = _kind(found["is_valid"], before != accounts().get(account_id).last_validated)
-    flash(f"{name}: {gettext(found['message'])}", kind)
+    flash(f"{name}: {in_words(found['message'])}", kind)
     return _back(account_id)
 
 

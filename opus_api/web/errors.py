@@ -19,8 +19,9 @@ from werkzeug.wrappers import Response as AnyResponse
 from opus_api.dialects import anthropic, openai
 from opus_api.web import contacts
 from opus_api.web.console import error_page
+from opus_api.web.languages import in_words
 from opus_api.wire import ids, jsons
-from opus_api.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, Unavailable
+from opus_api.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, Phrase, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def answer(error: ApiError) -> AnyResponse:
         return dialect_error(dialect, error, ids.request_id())
     if request.path.startswith(JSON_PATHS):
         return Response(_plain(error), error.status, dict(error.headers), content_type="application/json")
-    page = error_page(error.status, error.message)
+    page = error_page(error.status, in_words(error.message))
     page.headers.update(error.headers)
     return page
 
@@ -139,8 +140,10 @@ def _http(error: HTTPException) -> AnyResponse:
     status = error.code or 500
     known: dict[int, ApiError] = {
         400: InvalidRequest("The request is malformed."),
-        404: NotFound(f"Not found: {request.path}"),
-        405: MethodNotAllowed(f"{request.method} is not allowed for {request.path}"),
+        404: NotFound(Phrase("Not found: %(path)s", path=request.path)),
+        405: MethodNotAllowed(
+            Phrase("%(method)s is not allowed for %(path)s", method=request.method, path=request.path)
+        ),
         413: TooLarge("Request exceeds the maximum size"),
     }
     if 300 <= status < 400:

@@ -29,6 +29,7 @@ from opus_api.services.values import FieldError
 from opus_api.upstreams import base
 from opus_api.upstreams.amazonq_login import BUILDER_ID
 from opus_api.upstreams.amazonq_service import DEFAULT_REGION
+from opus_api.web.languages import in_words
 from opus_api.wire.errors import ApiError
 
 SECRETS = ("api_key", "session_key")
@@ -117,14 +118,14 @@ class PageForm(FlaskForm):
 
     def refuse(self, error: ApiError) -> None:
         """Show a refusal: at its field when it names one of ours, else above the form."""
-        name, _, text = error.message.partition(": ")
+        message = in_words(error.message)
+        name, _, said = message.partition(": ")
         field = self._named(name)
-        if field is None or not text:
-            self.form_errors.append(gettext(error.message))
+        if field is None or not said:
+            self.form_errors.append(message)
             return
         # A FieldError says "is required." of its field; other messages are sentences of their own.
-        continues = isinstance(error, FieldError) and text[:1].islower()
-        said = gettext(text)
+        continues = isinstance(error, FieldError) and error.reason[:1].islower()
         field.errors = [*field.errors, f"{field.label.text} {said}" if continues else said]
 
     def _named(self, name: str) -> Field | None:
@@ -361,7 +362,8 @@ class DeviceSignInForm(PageForm):
 
     def refuse(self, error: ApiError) -> None:
         """The service names a field of the account's ``oidc``; here it stands by itself."""
-        error.message = error.message.removeprefix("oidc.")
+        if isinstance(error, FieldError):
+            error = FieldError(error.field.removeprefix("oidc."), error.reason)
         super().refuse(error)
 
 

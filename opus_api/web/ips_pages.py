@@ -16,7 +16,7 @@ from wtforms.validators import InputRequired, Optional
 from opus_api.extensions import db
 from opus_api.models import IpRule, now
 from opus_api.services import ip_rules, refusals
-from opus_api.services.values import rfc3339
+from opus_api.services.values import FieldError, rfc3339
 from opus_api.web import auth
 from opus_api.web.console import page_blueprint
 from opus_api.web.forms import PageForm, _stripped
@@ -60,7 +60,8 @@ class BlockForm(PageForm):
         return {"cidr" if "/" in given else "ip": given, "reason": self.reason.data, "expires_in": seconds}
 
     def refuse(self, error: ApiError) -> None:
-        error.message = error.message.replace("cidr: ", "ip: ", 1)
+        if isinstance(error, FieldError):  # one field of the page is both
+            error = FieldError(error.field.replace("cidr", "ip"), error.reason)
         super().refuse(error)
 
 

@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 from flask import Flask, has_request_context, request
+from flask_babel import gettext
 
 from opus_api.config import ROOT
 from opus_api.extensions import babel
+from opus_api.wire.errors import Phrase
 
 
 class Language(NamedTuple):
@@ -28,6 +30,14 @@ def current() -> Language:
     if chosen := by_tag.get(request.cookies.get(COOKIE, "")):
         return chosen
     return by_tag[request.accept_languages.best_match(by_tag, LANGUAGES[0].tag)]
+
+
+def in_words(said: str) -> str:
+    """What a service says, in the language of the page."""
+    if isinstance(said, Phrase) and said.values:
+        values = {name: in_words(one) if isinstance(one, Phrase) else one for name, one in said.values.items()}
+        return str(gettext(said.template, **values))
+    return str(gettext(said)) if said else ""  # gettext("") is the catalog's header
 
 
 def register(app: Flask) -> None:

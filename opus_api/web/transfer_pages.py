@@ -18,6 +18,7 @@ from opus_api.web import auth
 from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import PageForm
+from opus_api.web.languages import in_words
 from opus_api.wire.errors import ApiError, Unprocessable
 
 bp = page_blueprint("transfer_pages")
@@ -122,7 +123,7 @@ def _refuse(form: ImportForm, error: ApiError) -> None:
     """What is wrong with the file's content belongs to the field of the file."""
     is_own = isinstance(error, FieldError) and error.field == "password"
     if isinstance(error, Unprocessable) and not is_own:
-        form.file.errors = [*form.file.errors, gettext(error.message.removeprefix("file: "))]
+        form.file.errors = [*form.file.errors, in_words(error.message).removeprefix("file: ")]
     else:
         form.refuse(error)
 
@@ -148,4 +149,4 @@ def _told(error: dict[str, Any], document: Any) -> dict[str, Any]:
     """An error with the number and the name of its account."""
     row = document["accounts"][error["index"]]
     name = row.get("name") if isinstance(row, dict) else None
-    return {"number": error["index"] + 1, "name": str(name or "")[:100], "message": error["message"]}
+    return {"number": error["index"] + 1, "name": str(name or "")[:100], "message": in_words(error["message"])}

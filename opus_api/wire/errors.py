@@ -6,6 +6,19 @@ from typing import Any, ClassVar
 Details = Mapping[str, Any]
 
 
+class Phrase(str):
+    """English for clients and logs; pages may say ``template``, filled with ``values``, in another language. A value
+    may be a Phrase itself."""
+
+    template: str
+    values: Mapping[str, object]
+
+    def __new__(cls, template: str, **values: object) -> "Phrase":
+        phrase = super().__new__(cls, template % values if values else template)
+        phrase.template, phrase.values = template, values
+        return phrase
+
+
 class ApiError(Exception):
     """``type`` is Anthropic's word; dialects translate it. ``message`` is for the caller and free of secrets.
 

@@ -379,6 +379,23 @@ def test_distances_are_told_in_the_largest_unit_that_fits(seconds: int, words: t
     assert (found.count, found.unit, found.ahead) == words
 
 
+REFUSED = {
+    "en": ("New password must be at least 8 characters.", "There is no account with the id 4711."),
+    "zh-CN": ("新密码 至少须有 8 个字符。", "没有编号为 4711 的账号。"),
+}
+
+
+@pytest.mark.parametrize("language", REFUSED)
+def test_what_a_service_says_with_numbers_in_it_is_in_the_language_of_the_page(
+    person: FlaskClient, language: str
+) -> None:
+    headers = {"Accept-Language": language}
+    data = {"csrf_token": token(person, "/password"), "old_password": PASSWORD, "new_password": "short"}
+    at_its_field, on_a_page_of_its_own = REFUSED[language]
+    assert at_its_field in person.post("/password", data=data, headers=headers).text
+    assert on_a_page_of_its_own in person.get("/cookies/4711/edit", headers=headers).text
+
+
 def test_the_dashboard_shows_a_newcomer_the_next_step(person: FlaskClient) -> None:
     page = person.get("/dashboard").text
     assert "Nothing has happened yet" in page
