@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection
+import sqlalchemy as sa
+from sqlalchemy import Connection, func
 
+from opus_api.models import Account, ApiKey
 from opus_api.services import statistics
+
+ACCOUNTS, KEYS = cast(sa.Table, Account.__table__), cast(sa.Table, ApiKey.__table__)
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -59,6 +63,24 @@ def figures(connection: Connection, moment: datetime) -> dict[str, Figure]:
         today["input_tokens"] + today["output_tokens"], yesterday["input_tokens"] + yesterday["output_tokens"]
     )
     return found
+
+
+def first_steps(connection: Connection, moment: datetime, anonymous: bool) -> dict[str, bool]:
+    """What a new installation needs, in order, and whether it is there: account, key, client, answer.
+
+    ``anonymous``: clients need no key; then the accounts tell whether one has come.
+    """
+    accounts, used = connection.execute(sa.select(func.count(), func.count(ACCOUNTS.c.last_used))).one()
+    is_live = KEYS.c.revoked_at.is_(None) & (KEYS.c.expires_at.is_(None) | (KEYS.c.expires_at > moment))
+    counts = (func.count().filter(is_live), func.count(KEYS.c.last_used), func.count().filter(KEYS.c.output_tokens > 0))
+    live, came, answered = connection.execute(sa.select(*counts)).one()
+    without_key = anonymous and used > 0
+    return {
+        "account": accounts > 0,
+        "key": anonymous or live > 0,
+        "client": without_key or came > 0,
+        "answer": without_key or answered > 0,
+    }
 
 
 def series(connection: Connection, period: Period, moment: datetime) -> list[dict[str, Any]]:

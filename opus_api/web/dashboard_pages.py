@@ -35,10 +35,12 @@ def index() -> str:
     live = current_app.extensions["gateway"].live()[:MOST_LIVE]
     # Only how many there are is known of other workers, a moment apart from this one's list.
     live_count = max(metrics.live(), len(live))
+    anonymous = current_app.extensions["settings"].anonymous_access != "off"
     return render_template(
         "dashboard.html",
         period=period,
         periods=list(overview.PERIODS),
+        steps=overview.first_steps(connection, moment, anonymous),
         figures=overview.figures(connection, moment),
         charts=_charts(entries, period),
         models=models[:MOST_MODELS],

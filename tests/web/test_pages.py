@@ -5,12 +5,13 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app
 from flask.testing import FlaskClient
 
 from opus_api import config
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
+from opus_api.services import api_keys, overview
 from opus_api.state import Health
 from opus_api.web import console
 from tests.conftest import PASSWORD, Provider
@@ -396,10 +397,47 @@ def test_what_a_service_says_with_numbers_in_it_is_in_the_language_of_the_page(
     assert on_a_page_of_its_own in person.get("/cookies/4711/edit", headers=headers).text
 
 
-def test_the_dashboard_shows_a_newcomer_the_next_step(person: FlaskClient) -> None:
+def steps(page: str) -> list[str]:
+    """Of the first steps, in order: done, or where the button leads; ! for the one that stands out."""
+    _, _, found = page.partition('<ol class="steps">')
+    items = found.partition("</ol>")[0].split("<li")[1:]
+    links = [re.search(r'<a class="button( primary)?" href="([^"]+)"', item) for item in items]
+    return [f"{link[2]}{'!' if link[1] else ''}" if link else "done" for link in links]
+
+
+def test_the_dashboard_leads_a_newcomer_step_by_step_to_the_first_answer(person: FlaskClient) -> None:
+    def shown() -> list[str]:
+        return steps(person.get("/dashboard").text)
+
     page = person.get("/dashboard").text
     assert "Nothing has happened yet" in page
     assert "<svg viewBox=" not in page
+    assert shown() == ["/cookies/new!", "/keys/new", "/connect", "/logs"]
+    add()
+    assert shown() == ["done", "/keys/new!", "/connect", "/logs"]
+    key, _ = api_keys.create(current_app.extensions["installation"].pepper, {"name": "one"})
+    assert shown() == ["done", "done", "/connect!", "/logs"]
+    key.last_used = now()
+    db.session.commit()
+    assert shown() == ["done", "done", "done", "/logs!"]
+    assert "3 of 4 done" in person.get("/dashboard").text
+    assert "4 步中已完成 3 步" in person.get("/dashboard", headers={"Accept-Language": "zh"}).text
+    key.output_tokens = 1
+    db.session.commit()
+    assert shown() == []
+    key.revoked_at = now()
+    db.session.commit()
+    assert shown() == ["done", "/keys/new!", "done", "done"]
+
+
+def test_where_clients_need_no_key_the_accounts_tell_how_far_a_newcomer_is(app: Flask) -> None:
+    def open_steps() -> list[str]:
+        found = overview.first_steps(db.session.connection(), now(), anonymous=True)
+        return [name for name, is_done in found.items() if not is_done]
+
+    assert open_steps() == ["account", "client", "answer"]
+    add(last_used=now())
+    assert open_steps() == []
 
 
 @pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])
