@@ -131,7 +131,7 @@ def to_stdout() -> None:
     """In a worker, whose output is nothing but its log."""
     for handler in logging.getLogger("opus_api").handlers:
         if type(handler) is logging.StreamHandler:
-            handler.setStream(sys.stdout)
+            handler.stream = sys.stdout  # setStream would flush standard error first, which may be full or closed
 
 
 def _file(settings: Settings) -> list[logging.Handler]:

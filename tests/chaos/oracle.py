@@ -27,8 +27,11 @@ def violations(ledgers: Ledgers) -> list[str]:
 
 
 def one_row_per_request(ledgers: Ledgers) -> Iterator[str]:
-    """I1. A request that got a head has its row under its id; one that reached the upstream has one, too."""
-    rows = Counter(row["model"] for row in ledgers.rows)
+    """I1. A request that got a head has its row under its id; one that reached the upstream has one, too.
+
+    One that was refused before its body was read has a row without a model."""
+    models = {request.request_id: request.model for request in ledgers.requests if request.request_id}
+    rows = Counter(row["model"] or models.get(row["request_id"], "") for row in ledgers.rows)
     ids = {row["request_id"] for row in ledgers.rows}
     called = {call.tag for call in ledgers.calls}
     for request in ledgers.requests:

@@ -64,6 +64,7 @@ def test_a_ledger_in_which_all_is_well_has_no_violation() -> None:
         (replace(FINE, rows=(ROW, ROW, REFUSED_ROW)), "I1 q1: 2 rows"),
         (row(request_id="req_9"), "I1 q1: its row has another request id"),
         (replace(FINE, requests=(REQUEST,)), "I1 chaos~q2: a row without a request"),
+        (replace(FINE, rows=(ROW, REFUSED_ROW, {**ROW, "request_id": "req_8", "model": ""})), "I1 : a row without"),
         (row(attempts=2), "I2 q1: 2 attempts, 1 calls"),
         (row(account_id=4), "I2 q1: its row names another account than the last call"),
         (request(text=WORDS.replace("q1.1.3", "q1.2.3")), "I3 q1: not the words of one call"),
@@ -100,6 +101,7 @@ def test_each_invariant_can_fail(ledgers: Ledgers, said: str) -> None:
         lambda: replace(EARLY, done=(Done("stop redis", 4.0, 6.0),)),
         lambda: replace(EARLY, told_after=1.5, done=(Done("hup", 4.0, 4.0),)),  # by the other worker
         lambda: replace(row(outcome="client_gone", attempts=2), requests=(replace(REQUEST, end="left"), REFUSED)),
+        lambda: replace(FINE, calls=(CALL,), rows=(ROW, {**REFUSED_ROW, "model": ""})),  # refused with its body unread
         lambda: replace(request(end="dropped", text="", request_id="", ended=10.6), done=(KILL,)),
     ],
 )

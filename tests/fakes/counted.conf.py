@@ -1,4 +1,7 @@
-"""The service's own gunicorn.conf.py, and each second a line in DATA_DIR/greenlets: how many this worker holds."""
+"""The service's own gunicorn.conf.py, and each second a line in DATA_DIR/greenlets: how many this worker holds.
+
+Of conversations it remembers no more than a short warm-up fills: what may grow to its bound is not what leaks.
+"""
 
 import gc
 import os
@@ -14,7 +17,13 @@ globals().update(runpy.run_path("gunicorn.conf.py"))
 _as_always = globals()["post_worker_init"]
 
 
+CONVERSATIONS = 5_000
+
+
 def post_worker_init(worker: Any) -> None:
+    from opus_api.state import memory  # not at the top, where it would stay in the master
+
+    memory.MOST = CONVERSATIONS
     _as_always(worker)
     gevent.spawn(_count)
 
