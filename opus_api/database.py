@@ -12,7 +12,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ ROUND_TRIP_LIMIT = 5.0  # seconds one wait for PostgreSQL may take, connecting i
 LET_OTHERS = (
     0.001  # seconds between two parts of long work; after a sleep(0) gevent need not look at sockets and timers
 )
+# A commit that finds more pages than this in the write-ahead log moves them itself, waiting for the disk with every
+# greenlet behind it; the usual 1000 are some 25 batches of rows. Workers call ``checkpoint`` long before.
+AUTOCHECKPOINT = 16_000
 SILENT_LIMIT = 1.0  # the same after such a wait was in vain, until the server answers again
 
 
@@ -79,8 +82,16 @@ def prepare(engine: Engine) -> None:
 
 
 def _sqlite_pragmas(connection: sqlite3.Connection, record: object) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    log_limit = f"wal_autocheckpoint = {AUTOCHECKPOINT}"
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", log_limit):
         _when_free(connection.execute, f"PRAGMA {pragma}")
+
+
+def checkpoint(path: str) -> None:
+    """Move what the write-ahead log of a SQLite file holds into the file, as far as nobody reads it; waits for the
+    disk, not for locks. To be called outside the hub's thread."""
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path, timeout=0)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _execute_when_free(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: object) -> bool:

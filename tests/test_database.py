@@ -1,9 +1,11 @@
 """The database never stops other greenlets for long, and an SQLite writer waits for its turn."""
 
+import shutil
 import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,35 @@ from tests.processes import run
 
 
 @pytest.mark.parametrize(
-    "pragma, value", [("journal_mode", "wal"), ("synchronous", 1), ("foreign_keys", 1), ("busy_timeout", 0)]
+    "pragma, value",
+    [
+        *(("journal_mode", "wal"), ("synchronous", 1), ("foreign_keys", 1), ("busy_timeout", 0)),
+        ("wal_autocheckpoint", database.AUTOCHECKPOINT),
+    ],
 )
 def test_sqlite_is_set_up_on_each_connection(app: Flask, pragma: str, value: object) -> None:
     with db.engine.connect() as one, db.engine.connect() as other:
         for connection in (one, other):
             assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
+
+
+def _in_the_file_itself(path: Path) -> bool:
+    """Read without its write-ahead log."""
+    alone = path.with_name("alone.db")
+    shutil.copy(path, alone)
+    with closing(sqlite3.connect(alone)) as connection:
+        return bool(connection.execute("SELECT 1 FROM model_rules WHERE pattern = 'kept'").fetchall())
+
+
+def test_a_checkpoint_moves_the_log_into_the_file_while_others_write(app: Flask, settings: Settings) -> None:
+    db.session.add(ModelRule(pattern="kept", target="b"))
+    db.session.commit()
+    path = settings.data_dir / "opus.db"
+    assert not _in_the_file_itself(path)
+    lock = Lock(settings)
+    database.checkpoint(str(path))
+    lock.release()
+    assert _in_the_file_itself(path)
 
 
 def test_a_users_rows_go_with_the_user(app: Flask, admin: User) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,9 +67,10 @@ class Recorder:
     """One per process. Moves what lies in the spool to the database each ``INTERVAL`` seconds."""
 
     INTERVAL = 1.0
-    BATCH = 500
+    BATCH = 50  # lines of the spool, some 25 rows: SQLite stores them in 2 ms, in which every stream waits
     LIMIT = 5.0  # seconds one transaction may take, after which it is tried again
     ADOPT_EVERY = 5  # intervals between looks for what dead workers left
+    CHECKPOINT_EVERY = 5  # intervals between takings of SQLite's write-ahead log into its database
 
     def __init__(self, engine: Engine, folder: Path):
         self._engine = engine
@@ -136,9 +138,12 @@ class Recorder:
         while not self._stopping:
             if turn % self.ADOPT_EVERY == 0:
                 self.adopt()
-            turn += not self._wake.wait(self.INTERVAL)
+            passed = not self._wake.wait(self.INTERVAL)
+            turn += passed
             self._wake.clear()
             self.flush()
+            if passed and turn % self.CHECKPOINT_EVERY == 0 and self._engine.dialect.name == "sqlite":
+                self._off_hub(partial(database.checkpoint, str(self._engine.url.database)))
 
     def _sync(self) -> None:
         """Apart from the writer, which may have to wait for the database."""
@@ -264,7 +269,7 @@ def _insert_rows(connection: Connection, rows: Mapping[str, Row]) -> set[str]:
     if not rows:
         return set()
     if connection.dialect.insert_executemany_returning:
-        statement = _insert_new(connection.dialect.name).returning(LOGS.c.request_id)
+        statement = _insert_new(connection.dialect.name)
         complete = [_complete(row) for row in rows.values()]
         return set(connection.execute(statement, complete, execution_options=A_FEW_AT_ONCE).scalars())
     there = set(connection.scalars(sa.select(LOGS.c.request_id).where(LOGS.c.request_id.in_(rows))))
@@ -278,11 +283,14 @@ def _complete(row: Row) -> dict[str, Any]:
     return {**BLANK, **{name: _storable(value) for name, value in row.items() if name in BLANK}}
 
 
+@cache
 def _insert_new(dialect: str) -> Any:
     if dialect == "postgresql":
-        return postgresql.insert(LOGS).on_conflict_do_nothing(index_elements=["request_id"])
+        return (
+            postgresql.insert(LOGS).on_conflict_do_nothing(index_elements=["request_id"]).returning(LOGS.c.request_id)
+        )
     if dialect == "sqlite":
-        return sqlite.insert(LOGS).on_conflict_do_nothing(index_elements=["request_id"])
+        return sqlite.insert(LOGS).on_conflict_do_nothing(index_elements=["request_id"]).returning(LOGS.c.request_id)
     return mysql.insert(LOGS).prefix_with("IGNORE")
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -121,16 +122,19 @@ def add_refusals(connection: Connection, refused: Mapping[tuple[int, str, int], 
 
 def _count(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
     """Insert rows, or add their counters to those that are there."""
+    connection.execute(_adding(table, connection.dialect.name), rows)
+
+
+@cache  # building it takes longer than running it
+def _adding(table: sa.Table, dialect: str) -> Any:
     keys = [column.name for column in table.primary_key]
     counters = [column.name for column in table.columns if column.name not in keys]
-    if connection.dialect.name == "mysql":
+    if dialect == "mysql":
         statement = mysql.insert(table)
-        sums = {name: table.c[name] + statement.inserted[name] for name in counters}
-        connection.execute(statement.on_duplicate_key_update(sums), rows)
-        return
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+        return statement.on_duplicate_key_update({name: table.c[name] + statement.inserted[name] for name in counters})
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     sums = {name: table.c[name] + insert.excluded[name] for name in counters}
-    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=sums), rows)
+    return insert.on_conflict_do_update(index_elements=keys, set_=sums)
 
 
 # ---- reading
