@@ -33,6 +33,7 @@ from opus_api.services import (
 from opus_api.services.settings import Installation
 from opus_api.services.values import FieldError
 from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams.base import Failure
 from opus_api.wire import jsons
 from opus_api.wire.errors import ApiError, NotFound
 
@@ -63,12 +64,14 @@ def command(group: AppGroup, name: str) -> Callable[[F], click.Command]:
                 value, text = function(*args, **kwargs)
             except ApiError as error:
                 _fail(error.message)
+            except Failure as failure:
+                _fail(failure.message)
             except ConfigError as error:
                 _fail(str(error))
             except SQLAlchemyError as error:
                 missing = "installation" not in current_app.extensions
                 _fail(NOT_MIGRATED if missing else f"The database refused this ({type(error).__name__}); try again.")
-            click.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
+            click.echo(json.dumps(value, ensure_ascii=False) if as_json else plain(text))
 
         option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
         made: click.Command = group.command(name)(option(run))
@@ -81,8 +84,13 @@ NOT_MIGRATED = "The database has no tables yet; run: flask db upgrade"
 
 
 def _fail(sentence: str) -> Any:
-    click.echo(" ".join(sentence.split()), err=True)
+    click.echo(plain(" ".join(sentence.split())), err=True)
     sys.exit(1)
+
+
+def plain(text: str) -> str:
+    """Without what would steer a terminal: some of it is what another server said, or a file. Lines stay lines."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
 
 
 def secret(from_stdin: bool, prompt: str, confirm: bool = False) -> str:

@@ -34,7 +34,7 @@ def accounts_import(file: Path) -> tuple[Any, str]:
 def _document(file: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        document = jsons.loads(text)
+        document = jsons.loads_strict(text)
     except OSError as error:
         raise InvalidRequest(f"{file} cannot be read ({error.strerror}).") from None
     except jsons.JsonError:

@@ -2,8 +2,15 @@
 
 import base64
 import json
+import threading
 import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -85,6 +92,175 @@ def test_a_server_that_is_none_of_ours_is_one_sentence(flask: Commands, provider
     provider.body = []
     sentence = flask.error("accounts", "pull", "--from", provider.url, "--password-stdin", stdin=PASSWORD)
     assert sentence.startswith(provider.url)
+
+
+# --- pull from a server that means no good
+
+
+EXPORT = {"format": "opus-api-accounts", "version": 1, "secrets": True, "accounts": []}
+GOOD: dict[str, Any] = {"/api/auth/login": {"token": "t"}, "/api/auth/confirm": {}, "/v2/accounts/export": EXPORT}
+
+
+@dataclass
+class Stranger:
+    """Answers the four calls of a pull as a test says: a status with what goes with it, by path."""
+
+    url: str
+    says: dict[str, Any]
+    asked: list[str]
+
+
+@pytest.fixture
+def stranger() -> Iterator[Stranger]:
+    known = Stranger("", dict(GOOD), [])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            path = self.path.partition("?")[0]
+            known.asked.append(path)
+            said = known.says.get(path, {})
+            if callable(said):
+                said(self)
+                return
+            body = said if isinstance(said, bytes) else json.dumps(said).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    known.url = f"http://127.0.0.1:{server.server_port}"
+    yield known
+    server.shutdown()
+    server.server_close()
+
+
+def pull_from(stranger: Stranger) -> tuple[str, ...]:
+    return ("accounts", "pull", "--from", stranger.url, "--password-stdin")
+
+
+def redirecting(to: str, status: int) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("location", to)
+        handler.send_header("content-length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def dropped(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+
+
+def refusing(status: int, message: Any) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        body = json.dumps({"error": {"message": message}}).encode()
+        handler.send_response(status)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def bomb(handler: BaseHTTPRequestHandler) -> None:
+    """300 MiB in 300 KiB."""
+    packed = zlib.compressobj(9, zlib.DEFLATED, 31)
+    body = b"".join(packed.compress(b" " * 2**20) for _ in range(300)) + packed.flush()
+    handler.send_response(200)
+    handler.send_header("content-encoding", "gzip")
+    handler.send_header("content-length", str(len(body)))
+    handler.end_headers()
+    with suppress(OSError):
+        handler.wfile.write(body)
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b" " * 65536)
+
+
+@pytest.mark.parametrize(
+    "path, said",
+    [
+        ("/api/auth/login", dropped),
+        ("/api/auth/login", {}),
+        ("/api/auth/login", b""),
+        ("/api/auth/login", {"token": None}),
+        ("/api/auth/login", {"token": ["x"]}),
+        ("/api/auth/login", {"token": "a\r\nx-more: 1"}),
+        ("/api/auth/login", {"token": "\ud800"}),
+        ("/api/auth/login", {"token": "é€"}),
+        ("/api/auth/login", refusing(401, "\x1b[2J\x07 \ud800 " + "x" * 100_000)),
+        ("/api/auth/login", refusing(500, {"a": 1})),
+        ("/api/auth/login", redirecting("http://169.254.169.254/", 307)),
+        ("/api/auth/confirm", dropped),
+        ("/api/auth/confirm", []),
+        ("/v2/accounts/export", dropped),
+        ("/v2/accounts/export", redirecting("/elsewhere", 302)),
+        ("/v2/accounts/export", bomb),
+        ("/v2/accounts/export", endless),
+        ("/v2/accounts/export", b"\xff\xfe{}"),
+        ("/v2/accounts/export", b"[" * 1_000_000),
+        ("/v2/accounts/export", {**EXPORT, "accounts": [{"provider": "openai", "name": "\ud800"}]}),
+        ("/v2/accounts/export", b'{"accounts":[' + b"[]," * 1_500_000 + b"[]]}"),
+        ("/v2/accounts/export", {}),
+        ("/v2/accounts/export", {**EXPORT, "accounts": {}}),
+        ("/v2/accounts/export", {**EXPORT, "accounts": [{}] * 1001}),
+        ("/v2/accounts/export", {**EXPORT, "secrets": "yes"}),
+        ("/v2/accounts/export", {**EXPORT, "version": "1"}),
+        ("/v2/accounts/export", {**EXPORT, "version": True}),
+    ],
+)
+def test_a_server_that_lies_is_one_sentence_and_leaves_nothing(
+    flask: Commands, stranger: Stranger, path: str, said: Any
+) -> None:
+    stranger.says[path] = said
+    began = time.monotonic()
+    sentence = flask.error(*pull_from(stranger), stdin=PASSWORD)
+    assert sentence.isprintable(), sentence
+    assert len(sentence) < 1000
+    assert time.monotonic() - began < 5
+    assert "/elsewhere" not in stranger.asked
+    assert db.session.scalars(sa.select(Account)).all() == []
+
+
+def test_what_is_wrong_with_rows_is_told_without_their_control_characters(flask: Commands, stranger: Stranger) -> None:
+    rows = [{"\x1b]0;title\x07": 1}, {"provider": "\x1b[2J"}, {"\x85": 1}, 7]
+    stranger.says["/v2/accounts/export"] = {**EXPORT, "accounts": rows}
+    told = flask.text(*pull_from(stranger), stdin=PASSWORD)
+    assert told.splitlines()[0] == "0 accounts created, 0 were here already."
+    assert len(told.splitlines()) == 5
+    assert all(line.isprintable() for line in told.splitlines()), told
+
+
+def test_a_server_that_fails_at_the_sign_out_has_given_its_accounts_all_the_same(
+    flask: Commands, stranger: Stranger
+) -> None:
+    row = {"provider": "openai", "name": "one", "api_key": KEY, "base_url": stranger.url, "state": "disabled"}
+    stranger.says["/v2/accounts/export"] = {**EXPORT, "accounts": [row]}
+    stranger.says["/api/auth/logout"] = dropped
+    assert flask.text(*pull_from(stranger), stdin=PASSWORD).startswith("1 accounts created")
+
+
+def test_whoever_was_signed_in_there_is_signed_out_although_the_export_was_refused(
+    flask: Commands, stranger: Stranger
+) -> None:
+    stranger.says["/v2/accounts/export"] = refusing(429, "three an hour")
+    assert "three an hour" in flask.error(*pull_from(stranger), stdin=PASSWORD)
+    assert stranger.asked[-1] == "/api/auth/logout"
 
 
 # --- rotate-key

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from flask_migrate import upgrade
 
 from opus_api import config, create_app
@@ -12,6 +13,7 @@ from opus_api.extensions import db
 from opus_api.models import User
 from opus_api.services import users
 from tests.conftest import LOOPBACK, PASSWORD, Caller, Provider
+from tests.web.test_wrong_types import refuse_every_wrong_type
 
 
 @pytest.fixture
@@ -59,3 +61,8 @@ def test_deleting_a_user_takes_the_sessions_along(app: Flask, admin: User) -> No
     _, token = users.start_session(other, "jwt", None, None)
     users.delete(other)
     assert users.find_session(token, "jwt") is None
+
+
+@pytest.mark.parametrize("call", ["POST /api/keys", "POST /v2/accounts/import", "POST /v2/ips/block"])
+def test_fields_of_another_type_are_refused_here_too(api: FlaskClient, call: str) -> None:
+    refuse_every_wrong_type(api, call)

@@ -1,6 +1,8 @@
 """Many accounts at once: export, import from an export, feed by a program. What is here already is never made twice."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,6 +15,7 @@ from opus_api.services import account_fields, audit, settings, transfer_csv
 from opus_api.services.accounts import Accounts, as_json
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.upstreams import UPSTREAMS
+from opus_api.upstreams.base import Failure
 from opus_api.wire import jsons
 from opus_api.wire.errors import ApiError, Conflict, InvalidRequest, Phrase, RateLimited, Unprocessable
 from opus_api.wire.http import Flow, HttpRequest, HttpResponse
@@ -22,6 +25,7 @@ MOST = 1000  # accounts of one request
 LARGEST = 5 * 2**20  # bytes of a file
 EXPORTS_PER_HOUR = 3  # with secrets
 EXPORTED = "accounts exported with secrets"
+MOST_SAID = 300  # characters of another installation's words
 # What a person set; states and counters belong to this installation.
 SETTINGS = ("provider", "name", "base_url", "models", "model_map", "options", "priority", "max_concurrency")
 
@@ -59,14 +63,29 @@ def _row(account: Account, with_secrets: bool) -> dict[str, Any]:
 
 
 def pull(url: str, username: str, password: str) -> Flow[dict[str, Any]]:
-    """Sign in at another installation and ask for its export. Raises InvalidRequest with what it said."""
+    """Sign in at another installation, ask for its export, sign out whatever came of that. Raises InvalidRequest with
+    what it said, Failure when it did not answer."""
     base = url.rstrip("/")
     login = yield _request("POST", f"{base}/api/auth/login", {"username": username, "password": password})
-    token = str(_answer(base, login)["token"])
-    _answer(base, (yield _request("POST", f"{base}/api/auth/confirm", {"password": password}, token)))
-    found = _answer(base, (yield _request("GET", f"{base}/v2/accounts/export?secrets=1", None, token)))
-    yield _request("POST", f"{base}/api/auth/logout", {}, token)
-    return found
+    token = _token(base, login)
+    try:
+        _answer(base, (yield _request("POST", f"{base}/api/auth/confirm", {"password": password}, token)))
+        return _answer(base, (yield _request("GET", f"{base}/v2/accounts/export?secrets=1", None, token)))
+    finally:
+        with suppress(Failure):  # what was asked for is here, or the reason why not
+            yield _request("POST", f"{base}/api/auth/logout", {}, token)
+
+
+def _token(base: str, login: HttpResponse) -> str:
+    """Of the other installation; it travels in a header. Raises InvalidRequest."""
+    token = _answer(base, login).get("token")
+    if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,8000}", token):
+        raise _stranger(base)
+    return token
+
+
+def _stranger(base: str) -> InvalidRequest:
+    return InvalidRequest(Phrase("%(address)s does not answer as an installation of Opus API.", address=base))
 
 
 def _request(method: str, url: str, body: Mapping[str, Any] | None, token: str = "") -> HttpRequest:
@@ -77,15 +96,15 @@ def _request(method: str, url: str, body: Mapping[str, Any] | None, token: str =
 def _answer(base: str, response: HttpResponse) -> dict[str, Any]:
     """Raises InvalidRequest when the other side refused, or is no installation of ours."""
     try:
-        body = jsons.loads(response.body or b"{}")
+        body = jsons.loads_strict(response.body or b"{}")
     except jsons.JsonError:
         body = None
     if not isinstance(body, dict):
-        raise InvalidRequest(Phrase("%(address)s does not answer as an installation of Opus API.", address=base))
+        raise _stranger(base)
     if response.status >= 300:
         error = body.get("error")
         said = error.get("message") if isinstance(error, dict) else None
-        said = said or "without a reason"
+        said = said[:MOST_SAID] if isinstance(said, str) and said else "without a reason"
         raise InvalidRequest(
             Phrase("%(address)s refused (%(status)s): %(said)s", address=base, status=response.status, said=said)
         )
@@ -104,7 +123,7 @@ def document_of(data: bytes) -> Mapping[str, Any]:
         rows, hints_only = transfer_csv.read(text)
         return {"format": FORMAT, "version": VERSION, "secrets": not hints_only, "accounts": rows}
     try:
-        found = jsons.loads(text)
+        found = jsons.loads_strict(text)
     except jsons.JsonError:
         raise Unprocessable("file: begins as JSON, but is no valid JSON.") from None
     return found if isinstance(found, dict) else {}
@@ -150,7 +169,8 @@ def feed(accounts: Accounts, document: Mapping[str, Any], user_id: int | None) -
 
 
 def _check_export(document: Mapping[str, Any]) -> None:
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
+    version = document.get("version")
+    if document.get("format") != FORMAT or version != VERSION or isinstance(version, bool):
         raise Unprocessable(
             Phrase(
                 "format: must be %(format)r, version %(version)s, as the export of accounts gives it.",

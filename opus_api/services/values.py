@@ -65,6 +65,8 @@ def text(field: str, value: Any, limit: int = 500, required: bool = False) -> st
         raise FieldError(field, Phrase("must be at most %(n)s characters.", n=limit))
     if "\x00" in cleaned:
         raise FieldError(field, "must not contain a NUL character.")
+    if any("\ud800" <= one <= "\udfff" for one in cleaned):  # a file's JSON may spell one; no database keeps it
+        raise FieldError(field, "must not contain half of a character.")
     return cleaned
 
 

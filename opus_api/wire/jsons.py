@@ -34,6 +34,14 @@ def loads(data: bytes | str) -> Any:
         raise JsonError(str(error)) from None
 
 
+def loads_strict(data: bytes | str) -> Any:
+    """The same for what is to be stored: half of a character is no text that a database takes. Raises JsonError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise JsonError(str(error)) from None
+
+
 def loads_shallow(data: bytes | str) -> Any:
     """The same for what an answer will hold in turn. Raises JsonError, too, when ``dumps`` would not take it with ROOM
     levels around it."""
