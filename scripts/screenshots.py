@@ -1,7 +1,7 @@
 """Pictures of every page of the console with made-up data, into docs/screenshots/: `make screenshots`.
 
 Which pages there are, the routes say. Each is taken wide and as on a phone, light and dark, in English and in Chinese;
-`--only logs` takes those whose name holds the word.
+`--only logs` takes those whose name holds the word, `--empty` those of an installation that holds nothing yet.
 """
 
 import argparse
@@ -37,13 +37,15 @@ MORE = {"cookies-new-openai": "/cookies/new?provider=openai", "dashboard-30d": "
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="")
+    parser.add_argument("--empty", action="store_true")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url, process = start(Path(folder), PASSWORD)
         try:
-            wanted = {name: path for name, path in _pages(Path(folder)) if options.only in name}
+            pages = _pages(Path(folder), options.empty)
+            wanted = {name: path for name, path in pages if options.only in name}
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
                 taken = _take(browser, url, wanted, options.folder)
@@ -53,9 +55,12 @@ def main() -> int:
     return 0
 
 
-def _pages(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and address of each; the service in this folder gets something to show."""
+def _pages(folder: Path, empty: bool) -> Iterator[tuple[str, str]]:
+    """Name and address of each; the service in this folder gets something to show, unless it is to be ``empty``."""
     app = create_app(config.load(folder, {"DATA_DIR": str(folder / "data")}))
+    if empty:
+        yield from ((f"{name}-empty", path) for name, path in _routes(app, {}))
+        return
     with app.app_context():
         made_up.fill()
         worst = db.session.query(LOGS.c.request_id).filter(LOGS.c.attempts > 1).order_by(LOGS.c.time.desc())

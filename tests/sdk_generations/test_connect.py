@@ -2,19 +2,17 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from html import unescape
 from pathlib import Path
 
 import pytest
-import requests
 
-from tests.live import PASSWORD, Gateway, wait_until
+from tests.live import Gateway, wait_until
 from tests.sdk_generations.conftest import FOLDER, NODE
+from tests.sdk_generations.pages import ConnectPage, connect_page
 
 MODEL = "practice/told"
 # Stands in for Claude Code: sends what it sends, from the variables that it reads.
@@ -27,32 +25,9 @@ RUNS = ("curl", "curl_chat", "curl_models", "claude_env", "claude_settings")
 RUNS += ("anthropic_python", "openai_python", "anthropic_node", "openai_node")
 
 
-def csrf(page: str) -> str:
-    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
-    assert found
-    return found[1]
-
-
-def code(page: str, name: str) -> str:
-    found = re.search(rf'id="code-{name}".*?<pre[^>]*>(.*?)</pre>', page, re.S)
-    assert found, name
-    return unescape(found[1])
-
-
 @pytest.fixture(scope="module")
-def person(live: Gateway) -> requests.Session:
-    """A browser without a script, signed in."""
-    session = requests.Session()
-    login = session.get(f"{live.url}/login").text
-    sent = {"csrf_token": csrf(login), "username": "admin", "password": PASSWORD}
-    assert session.post(f"{live.url}/login", sent).status_code == 200
-    return session
-
-
-@pytest.fixture(scope="module")
-def page(live: Gateway, person: requests.Session) -> str:
-    sent = {"csrf_token": csrf(person.get(f"{live.url}/connect").text), "model": MODEL}
-    return person.post(f"{live.url}/connect", sent).text
+def page(live: Gateway) -> ConnectPage:
+    return connect_page(live, MODEL)
 
 
 def run(name: str, text: str, folder: Path) -> str:
@@ -74,7 +49,7 @@ def run(name: str, text: str, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def printed(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[str]]]:
+def printed(page: ConnectPage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[str]]]:
     """All of them at once."""
     assert NODE.exists(), "The generations of SDKs are not installed; type: make generations"
     folder = tmp_path_factory.mktemp("client")
@@ -82,7 +57,7 @@ def printed(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     (folder / "claude").write_text(CLAUDE)
     (folder / "claude").chmod(0o755)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        yield {name: pool.submit(run, name, code(page, name), folder) for name in RUNS}
+        yield {name: pool.submit(run, name, page.code(name), folder) for name in RUNS}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -90,10 +65,6 @@ def test_a_snippet_works_as_it_stands_on_the_page(printed: dict[str, Future[str]
     assert ("told-claude" if name == "curl_models" else "practice") in printed[name].result()
 
 
-def test_the_page_turns_green_when_they_have_run(
-    live: Gateway, person: requests.Session, page: str, printed: dict[str, Future[str]]
-) -> None:
+def test_the_page_turns_green_when_they_have_run(page: ConnectPage, printed: dict[str, Future[str]]) -> None:
     printed["curl"].result()
-    watch = re.search(r'data-watch="([^"]+)"', page)
-    assert watch
-    wait_until(lambda: "Connected" in person.get(live.url + unescape(watch[1])).text)
+    wait_until(page.is_green)

