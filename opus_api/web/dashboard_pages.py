@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from babel.dates import format_skeleton
 from flask import current_app, redirect, render_template, request, url_for
-from flask_babel import format_datetime, gettext
+from flask_babel import format_datetime, get_locale, gettext
 from werkzeug.wrappers import Response
 
 from opus_api.extensions import db
@@ -78,7 +79,7 @@ def _charts(entries: Sequence[dict[str, Any]], period: Period) -> dict[str, char
 def _label(key: str, period: Period) -> str:
     if period.by == "hour":
         return str(format_datetime(datetime.fromisoformat(key), "HH:mm", rebase=False))
-    return str(format_datetime(datetime.fromisoformat(key), "MMMd", rebase=False)) if key else key
+    return str(format_skeleton("MMMd", datetime.fromisoformat(key), locale=get_locale())) if key else key
 
 
 def _troubled(rows: Sequence[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
 from opus_api.services import api_keys, overview
 from opus_api.state import Health
-from opus_api.web import console
+from opus_api.web import console, dashboard_pages
 from tests.conftest import PASSWORD, Provider
 from tests.services.test_statistics import row, write
 from tests.web.conftest import sign_in, token, weight
@@ -449,6 +449,12 @@ def test_a_full_dashboard_weighs_at_most_60_kb(person: FlaskClient, period: str)
     page = person.get(f"/dashboard?period={period}")
     assert page.text.count('<section class="card chart">') == 4
     assert weight(page) <= 60_000
+
+
+@pytest.mark.parametrize("language, day", [("en", "Feb 1"), ("zh-CN", "2月1日")])
+def test_the_axis_of_days_reads_as_its_language_writes_them(app: Flask, language: str, day: str) -> None:
+    with app.test_request_context(headers={"Accept-Language": language}):
+        assert dashboard_pages._label("2026-02-01", overview.PERIODS["30d"]) == day
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/static/index.html", "/static/dashboard.html"])
