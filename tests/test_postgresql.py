@@ -1,8 +1,10 @@
 """The service on PostgreSQL: what the other tests show on SQLite, once through."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -11,8 +13,9 @@ from flask_migrate import upgrade
 from opus_api import config, create_app
 from opus_api.extensions import db
 from opus_api.models import User
-from opus_api.services import users
+from opus_api.services import retention, users
 from tests.conftest import LOOPBACK, PASSWORD, Caller, Provider
+from tests.services.test_upkeep import another_writer, log_rows
 from tests.web.test_wrong_types import refuse_every_wrong_type
 
 
@@ -66,3 +69,14 @@ def test_deleting_a_user_takes_the_sessions_along(app: Flask, admin: User) -> No
 @pytest.mark.parametrize("call", ["POST /api/keys", "POST /v2/accounts/import", "POST /v2/ips/block"])
 def test_fields_of_another_type_are_refused_here_too(api: FlaskClient, call: str) -> None:
     refuse_every_wrong_type(api, call)
+
+
+def test_while_20000_rows_are_deleted_another_connection_waits_less_than_100_ms(app: Flask, postgresql: str) -> None:
+    log_rows(20_000, 40)
+    log_rows(1, 0)
+    with closing(psycopg2.connect(postgresql)) as other, other.cursor() as cursor:
+        change = "UPDATE request_logs SET status = 200 WHERE id = (SELECT max(id) FROM request_logs)"
+        with another_writer(lambda: cursor.execute(change), other.commit) as waits:
+            assert retention.purge_logs(db.engine, 30) == 20_000
+    assert len(waits) > 100
+    assert max(waits) < 0.1
