@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opus_api.wire.checks import Path, one_of, optional, refused, required
+from opus_api.wire.checks import Path, model_name, one_of, optional, refused, required
 from opus_api.wire.errors import InvalidRequest
 from opus_api.wire.messages import Block
 from opus_api.wire.request import Body
@@ -64,8 +64,7 @@ def check_body(body: Body, version: str) -> None:
         for name in SAMPLING:
             if name in body:
                 raise refused((name,), "Extra inputs are not permitted")
-    if not required(body, "model", str):
-        raise refused(("model",), "String should have at least 1 character")
+    model_name(body)
     for name, kind in MEMBERS.items():
         optional(body, name, kind)
     _check_settings(body)

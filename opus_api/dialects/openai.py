@@ -7,7 +7,7 @@ from typing import Any
 from opus_api.dialects.openai_answer import PING, Encoder, render
 from opus_api.dialects.openai_request import DROPPED, MAPPED, to_canonical
 from opus_api.wire import jsons
-from opus_api.wire.checks import Path, one_of, optional, refused, required
+from opus_api.wire.checks import Path, model_name, one_of, optional, refused, required
 from opus_api.wire.errors import ApiError, InvalidRequest
 from opus_api.wire.request import Body, Call
 
@@ -56,8 +56,7 @@ def parse(body: Body, headers: Mapping[str, str]) -> Call:
     """A checked ``POST /v1/chat/completions`` body. Raises InvalidRequest naming the field."""
     if "messages" not in body and "input" in body:
         raise InvalidRequest("input: this is a Responses API body; /chat/completions takes 'messages'")
-    if not required(body, "model", str):
-        raise InvalidRequest("model: String should have at least 1 character")
+    model_name(body)
     for name, kind in MEMBERS.items():
         optional(body, name, kind)
     for name in ("max_tokens", "max_completion_tokens"):

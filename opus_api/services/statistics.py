@@ -30,6 +30,8 @@ NO_ERROR = ("ok", "client_gone")
 Place = tuple[str, int, str]  # dimension, hour since 1970, name
 Values = Mapping[str, Any] | sa.RowMapping  # by column of the log
 Group = int | str  # a period since 1970, or a name
+MOST_MODELS = 200  # told apart in one hour: clients make names up, and what was added up is kept for good
+OTHERS = "other"
 STEPS = 4  # buckets to a doubling of the time: a percentile is at most 9 % off
 
 
@@ -99,7 +101,7 @@ def _names(row: Values) -> Iterator[tuple[str, str]]:
 
 def add(connection: Connection, rows: Sequence[Values]) -> None:
     """Count rows that this transaction inserts. In one order, so that two workers never wait for each other."""
-    places = sorted(tally(rows).items(), key=lambda item: item[0])
+    places = sorted(_bounded(connection, tally(rows)).items(), key=lambda item: item[0])
     usage, latency = [], []
     for (dimension, hour, name), found in places:
         place = {"dimension": dimension, "hour": hour, "name": name}
@@ -108,6 +110,23 @@ def add(connection: Connection, rows: Sequence[Values]) -> None:
     if usage:
         _count(connection, USAGE, usage)
         _count(connection, LATENCY, latency)
+
+
+def _bounded(connection: Connection, found: Mapping[Place, Tally]) -> dict[Place, Tally]:
+    """The same, with models beyond MOST_MODELS of an hour as OTHERS. Two workers at once may let in a few more."""
+    kept: dict[Place, Tally] = {}
+    room: dict[int, set[str]] = {}  # of an hour: names that it has, or gets
+    for (dimension, hour, name), counted in found.items():
+        if dimension == "model":
+            known = room.get(hour) or room.setdefault(hour, _models_of(connection, hour))
+            name = name if name in known or len(known) < MOST_MODELS else OTHERS
+            known.add(name)
+        kept.setdefault((dimension, hour, name), Tally()).merge(counted)
+    return kept
+
+
+def _models_of(connection: Connection, hour: int) -> set[str]:
+    return set(connection.scalars(select(USAGE.c.name).where(USAGE.c.dimension == "model", USAGE.c.hour == hour)))
 
 
 def add_refusals(connection: Connection, refused: Mapping[tuple[int, str, int], int]) -> None:

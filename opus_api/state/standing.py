@@ -18,6 +18,7 @@ QUOTA_BASE, QUOTA_CAP = 3600.0, 86_400.0
 RATE_REASON, QUOTA_REASON = "rate limit reached", "quota or credit used up"
 SUSPENDED_REASON = "suspended"  # only a person brings such an account back
 MODEL_ABSENT = 600.0
+MOST_MODELS = 100  # of one account that are remembered to be at their limit, and as many that it lacks
 LONGEST = 31 * 86_400.0  # no stored deadline is believed beyond this
 STALE = 60 * 10**9  # nanoseconds by which a slow worker's snapshot may be behind
 SLOW_START = 60.0  # seconds after a return in which an account gets more and more
@@ -300,8 +301,12 @@ def _backoff(standing: Standing, base: float, cap: float) -> float:
 
 
 def _later(untils: Mapping[str, float], model: str, until: float, now: float) -> dict[str, float]:
+    """Of MOST_MODELS at most: clients make names up, and all of them travel at each change. The first to end go."""
     kept = {name: at for name, at in untils.items() if at > now}
-    return {**kept, model: max(until, kept.get(model, 0.0))}
+    kept[model] = max(until, kept.get(model, 0.0))
+    if len(kept) <= MOST_MODELS:
+        return kept
+    return dict(sorted(kept.items(), key=lambda item: item[1])[-MOST_MODELS:])
 
 
 # ---- what the database and persons say

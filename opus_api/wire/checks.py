@@ -16,6 +16,8 @@ WORDS: dict[Any, str] = {
     dict: "a valid dictionary",
 }
 
+LONGEST_MODEL = 256  # characters
+
 
 def is_a(value: Any, kind: type) -> bool:
     """bool is no int here, and an int is a fine float."""
@@ -43,6 +45,16 @@ def required(body: Mapping[str, Any], name: str, kind: type, at: Path = ()) -> A
     if name not in body:
         raise refused((*at, name), "Field required")
     raise refused((*at, name), f"Input should be {WORDS[kind]}")
+
+
+def model_name(body: Mapping[str, Any]) -> str:
+    """Of the request. Names are remembered in many places, so they are bounded. Raises InvalidRequest."""
+    name: str = required(body, "model", str)
+    if not name:
+        raise refused(("model",), "String should have at least 1 character")
+    if len(name) > LONGEST_MODEL:
+        raise refused(("model",), f"String should have at most {LONGEST_MODEL} characters")
+    return name
 
 
 def optional(body: Mapping[str, Any], name: str, kind: type, at: Path = ()) -> Any:

@@ -34,6 +34,7 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"model": ABSENT}, "model: Field required"),
         ({"model": 7}, "model: Input should be a valid string"),
         ({"model": ""}, "model: String should have at least 1 character"),
+        ({"model": "m" * 257}, "model: String should have at most 256 characters"),
         ({"max_tokens": ABSENT}, "max_tokens: Field required"),
         ({"max_tokens": "10"}, "max_tokens: Input should be a valid integer"),
         ({"max_tokens": True}, "max_tokens: Input should be a valid integer"),

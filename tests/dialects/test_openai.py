@@ -21,6 +21,7 @@ PARTS = "messages.1.content: Input should be a valid string or list of content p
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model": ABSENT}, "model: Field required"),
     ({"model": ""}, "model: String should have at least 1 character"),
+    ({"model": "m" * 257}, "model: String should have at most 256 characters"),
     ({"messages": ABSENT}, "messages: Field required"),
     ({"messages": ABSENT, "input": "x"}, "input: this is a Responses API body; /chat/completions takes 'messages'"),
     ({"messages": []}, "messages: at least one message is required"),

@@ -112,3 +112,15 @@ def test_refusals_are_counted_by_minute_address_and_status(app: Flask) -> None:
     with db.engine.connect() as connection:
         rows = connection.execute(sa.select(statistics.REFUSALS)).all()
     assert sorted(map(tuple, rows)) == [(1, "::1", 401, 4), (1, "::1", 403, 2)]
+
+
+def test_of_made_up_models_two_hundred_an_hour_are_told_apart_and_none_is_lost(app: Flask) -> None:
+    known = statistics.MOST_MODELS
+    write(*(row(n, model=f"m{n:04}") for n in range(known - 1)))
+    write(*(row(1000 + n, model=f"n{n:04}") for n in range(300)), row(2000, model="m0000"))
+    found = counted("model")
+    assert len(found) == known + 1
+    assert (found["m0000"], found[statistics.OTHERS]) == (2, 299)
+    assert sum(found.values()) == known + 300
+    write(row(3000, model="of the next hour", time=START + HOUR))
+    assert counted("model")["of the next hour"] == 1

@@ -240,3 +240,16 @@ def test_what_was_found_apart_is_put_together() -> None:
     assert found.snapshot == 4
     longer = replace(own, standings={1: Standing(version=3, until=1.0)})
     assert standing.merged(shared, longer).standings[1].until == 1.0
+
+
+# ---- names of models, which clients make up
+
+
+@pytest.mark.parametrize("verdict, model_only", [(Verdict.NO_MODEL, False), (Verdict.RATE, True)])
+def test_of_made_up_models_the_last_hundred_are_remembered(verdict: Verdict, model_only: bool) -> None:
+    found = fleet(1)
+    for n in range(300):
+        found = standing.failed(found, 1, f"m{n}", failure(verdict, 600, model_only), 3, NOW + n)
+    known = {**found.standings[1].absent_until, **found.standings[1].models_until}
+    assert set(known) == {f"m{n}" for n in range(200, 300)}
+    assert len(standing.gates(found)) == 100
