@@ -4,6 +4,7 @@ import gc
 import json
 import re
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -58,6 +59,14 @@ def pytest_collection_finish() -> None:
     """What is loaded and collected by now stays; to look at it again and again would take a fifth of the time."""
     gc.freeze()
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Threads still stop services, and xdist kills a process that is not gone within 10 s: with it would go all that
+    `make coverage` has measured there."""
+    measuring = sys.modules.get("coverage")
+    if measuring and (current := measuring.Coverage.current()):
+        current.save()
 
 
 class Compiled(BytecodeCache):

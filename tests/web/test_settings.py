@@ -148,8 +148,9 @@ def test_the_api_key_is_the_one_named_default(app: Flask, api: FlaskClient) -> N
     for value, other in ((first, second), (second, first), (first, second)):
         assert api.put("/v2/settings", json={"apiKey": value}).json["apiKey"] is None  # type: ignore[index]
         assert (works(value), works(other)) == (True, False)
-    assert api.put("/v2/settings", json={"apiKey": ""}).status_code == 200
-    assert not works(first)
+    for _ in range(2):  # who takes away what is not there has it as wanted
+        assert api.put("/v2/settings", json={"apiKey": ""}).status_code == 200
+        assert not works(first)
     api.put("/v2/settings", json={"apiKey": first})  # it may come back
     assert works(first)
     assert [key["name"] for key in api.get("/api/keys").json["data"]] == ["default"]  # type: ignore[index]
