@@ -281,6 +281,17 @@ class Change(Table):
     after: Mapped[Any] = mapped_column(sa.JSON(none_as_null=True), nullable=True)
 
 
+class DoneCall(Table):
+    """A call with an Idempotency-Key, for a day; services/done_calls.py."""
+
+    __tablename__ = "done_calls"
+    __table_args__ = (sa.Index("ix_done_calls_created_at", "created_at"), Table.__table_args__)
+    name: Mapped[str] = mapped_column(sa.String(64), unique=True)  # a keyed hash of whose it is and the key
+    request: Mapped[str] = mapped_column(sa.String(64))  # a keyed hash of method, path and body
+    status: Mapped[int | None] = mapped_column()  # null: it has not ended
+    reply: Mapped[str | None] = mapped_column(Secret)  # it may hold an API key that is shown once
+
+
 class JobRun(Base):
     """A job's last run and when it is next."""
 
@@ -360,6 +371,7 @@ __all__ = [
     "ApiKey",
     "Change",
     "DeletedAccount",
+    "DoneCall",
     "IpRule",
     "JobRun",
     "LatencyHour",

@@ -16,6 +16,7 @@ from opus_api.models import RequestLog, Time
 TABLES = {
     "account_events",
     "deleted_accounts",
+    "done_calls",
     *("users", "user_sessions", "accounts", "api_keys", "model_rules", "request_logs", "settings"),
     *("ip_rules", "changes", "job_runs", "leases", "probe_series"),
     *("sign_ins", "usage_hours", "latency_hours", "refusals"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -64,6 +65,15 @@ def test_deleting_a_user_takes_the_sessions_along(app: Flask, admin: User) -> No
     _, token = users.start_session(other, "jwt", None, None)
     users.delete(other)
     assert users.find_session(token, "jwt") is None
+
+
+def test_a_call_is_done_once_here_too(api: FlaskClient) -> None:
+    def make(name: str) -> Any:
+        return api.post("/api/keys", json={"name": name}, headers={"Idempotency-Key": "first"})
+
+    first, again, other = make("laptop"), make("laptop"), make("phone")
+    assert (first.status_code, again.status_code, other.status_code) == (201, 201, 422)
+    assert again.json == first.json
 
 
 @pytest.mark.parametrize("call", ["POST /api/keys", "POST /v2/accounts/import", "POST /v2/ips/block"])

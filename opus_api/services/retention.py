@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, select
 
 from opus_api.models import AccountEvent, DeletedAccount, IpRule, Refusal, RequestLog, UserSession, now
+from opus_api.services.done_calls import CALLS, is_over
 
 LOGS, SESSIONS, IP_RULES, EVENTS, REFUSALS, DELETED = (
     cast(sa.Table, model.__table__)
@@ -55,6 +56,11 @@ def purge_deleted_accounts(engine: Engine, days: int) -> int:
 def purge_sessions(engine: Engine) -> int:
     """Delete sign-ins that have expired; how many. Raises SQLAlchemyError."""
     return delete(engine, SESSIONS, SESSIONS.c.expires_at < now())
+
+
+def purge_done_calls(engine: Engine) -> int:
+    """Delete kept replies of calls that nobody may repeat any more; how many. Raises SQLAlchemyError."""
+    return delete(engine, CALLS, is_over())
 
 
 def purge_ip_rules(engine: Engine) -> int:

@@ -85,6 +85,10 @@ def purge_sessions(means: Means) -> str:
     return f"{retention.purge_sessions(means.engine)} sessions deleted"
 
 
+def purge_done_calls(means: Means) -> str:
+    return f"{retention.purge_done_calls(means.engine)} replies deleted"
+
+
 def purge_ip_rules(means: Means) -> str:
     return f"{retention.purge_ip_rules(means.engine)} blocks deleted"
 
@@ -108,6 +112,7 @@ JOBS = (
     Job("purge_deleted_accounts", HOUR, purge_deleted_accounts),
     Job("purge_sessions", HOUR, purge_sessions),
     Job("purge_ip_rules", HOUR, purge_ip_rules),
+    Job("purge_done_calls", HOUR, purge_done_calls),
     Job("end_debug_log", MINUTE, end_debug_log),
     Job("purge_exchanges", HOUR, purge_exchanges),
 )

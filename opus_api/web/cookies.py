@@ -5,6 +5,7 @@ from flask.typing import ResponseReturnValue
 
 from opus_api.services.accounts import Accounts, as_json
 from opus_api.web.bodies import json_object, never_stored
+from opus_api.web.once import once
 from opus_api.web.signed_in import caller, signed_in
 
 bp = Blueprint("cookies", __name__, url_prefix="/api/cookies")
@@ -27,6 +28,7 @@ def index() -> ResponseReturnValue:
 
 @bp.post("")
 @signed_in
+@once
 def create() -> ResponseReturnValue:
     """Add an account. It is saved even when its provider cannot be reached; ``state_reason`` tells what it said."""
     return jsonify(as_json(accounts().create(json_object(), caller().user.id))), 201

@@ -6,6 +6,7 @@ from flask.typing import ResponseReturnValue
 from opus_api.services import api_keys
 from opus_api.services.settings import Installation
 from opus_api.web.bodies import json_object, never_stored
+from opus_api.web.once import once
 from opus_api.web.signed_in import signed_in
 
 bp = Blueprint("keys", __name__, url_prefix="/api/keys")
@@ -22,6 +23,7 @@ def index() -> ResponseReturnValue:
 
 @bp.post("")
 @signed_in
+@once
 def create() -> ResponseReturnValue:
     """Make an API key; ``key`` is shown here and never again."""
     owner: Installation = current_app.extensions["installation"]

@@ -21,6 +21,7 @@ from opus_api.services.settings import Installation
 from opus_api.services.sign_ins import SignIns, started_json, status_json
 from opus_api.web import cookies
 from opus_api.web.bodies import json_object, never_stored
+from opus_api.web.once import once
 from opus_api.web.signed_in import caller, signed_in
 from opus_api.wire.errors import Forbidden
 
@@ -41,6 +42,7 @@ def sign_ins() -> SignIns:
 
 @bp.post("/accounts/oidc/start")
 @signed_in
+@once
 def start_sign_in() -> ResponseReturnValue:
     """Begin to sign in to Amazon Q: what a person opens and types there."""
     return jsonify(started_json(sign_ins().start(json_object(), caller().user.id)))
@@ -55,6 +57,7 @@ def show_sign_in(flow_id: str) -> ResponseReturnValue:
 
 @bp.post("/accounts/feed")
 @signed_in
+@once
 def feed_accounts() -> ResponseReturnValue:
     """Add many accounts at once: valid rows are saved, bad ones reported."""
     return jsonify(transfer.feed(cookies.accounts(), json_object(), caller().user.id))
@@ -62,6 +65,7 @@ def feed_accounts() -> ResponseReturnValue:
 
 @bp.post("/accounts/import")
 @signed_in
+@once
 def import_accounts() -> ResponseReturnValue:
     """Take in what an export with secrets holds; what is here already stays as it is."""
     return jsonify(transfer.import_(cookies.accounts(), json_object(), caller().user.id))
@@ -146,6 +150,7 @@ def blocked_ips() -> ResponseReturnValue:
 
 @bp.post("/ips/block")
 @signed_in
+@once
 def block_ip() -> ResponseReturnValue:
     """Keep an address or a network out."""
     return jsonify(ip_rules.as_json(ip_rules.block(json_object()))), 201

@@ -13,8 +13,10 @@ from flask import Blueprint, Flask, Response, current_app
 from werkzeug.routing import Rule
 from werkzeug.routing.converters import IntegerConverter
 
+from opus_api.services.done_calls import HEADER, LONGEST
 from opus_api.version import __version__
 from opus_api.web import openapi_schemas as schemas
+from opus_api.web.once import MARK
 from opus_api.web.openapi_operations import JSON, Operation, operations
 from opus_api.web.openapi_schemas import COUNT, NAMED, TEXT, Schema
 from opus_api.wire import jsons
@@ -39,6 +41,12 @@ FAILURES: dict[str, Schema] = {
     "OpenAIError": schemas.OPENAI_ERROR,
     # In the dialect that the caller's headers look like.
     "EitherError": {"oneOf": [schemas.ANTHROPIC_ERROR, schemas.OPENAI_ERROR]},
+}
+KEY_OF_A_CALL = {
+    "name": HEADER,
+    "in": "header",
+    "schema": {"type": "string", "pattern": f"^[ -~]{{1,{LONGEST}}}$"},
+    "description": "Made up by the caller: repeated within 24 hours, the call is not done twice but answered the same.",
 }
 # Statuses that any call of a kind may have.
 OF_PEOPLE = (400, 401, 403, 404, 409, 413, 422, 429, 503)
@@ -122,7 +130,8 @@ def _operation(app: Flask, rule: Rule, known: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {"tags": [group], "summary": words, "responses": dict(_responses(rule, known))}
     if rule.endpoint not in OPEN:
         found["security"] = CLIENTS if group == "messages" else PEOPLE
-    if parameters := [*_in_path(rule), *_in_query(known)]:
+    headers = [KEY_OF_A_CALL] if hasattr(app.view_functions[rule.endpoint], MARK) else []
+    if parameters := [*_in_path(rule), *_in_query(known), *headers]:
         found["parameters"] = parameters
     if known.takes is not None:
         found["requestBody"] = {"required": True, "content": {JSON: {"schema": known.takes}}}

@@ -240,6 +240,21 @@ def test_of_keys_made_at_once_under_one_name_one_is_made(pair: Pair) -> None:
     assert [key["name"] for key in pair.live.api("GET", "/api/keys")["data"]].count(name) == 1
 
 
+def test_of_calls_at_once_with_one_idempotency_key_one_is_done_and_all_learn_its_answer(pair: Pair) -> None:
+    name, key = unique("once"), {"idempotency_key": unique("call")}
+    answers = pair.at_once([lambda c: c.send("POST", "/api/keys", {"name": name}, **key)] * 12)
+    assert {answer.status for answer in answers} <= {201, 409}
+    made = {answer.json["key"] for answer in answers if answer.status == 201}
+    assert len(made) == 1
+    for answer in answers:
+        if answer.status == 409:
+            assert (answer.headers["retry-after"], "has not ended" in answer.error[2]) == ("1", True)
+    for worker in pair.both:
+        again = worker.send("POST", "/api/keys", {"name": name}, **key)
+        assert (again.status, {again.json["key"]}, again.headers["idempotency-replayed"]) == (201, made, "true")
+    assert [one["name"] for one in pair.live.api("GET", "/api/keys")["data"]].count(name) == 1
+
+
 # ---- addresses
 
 
