@@ -51,6 +51,15 @@ def test_every_test_that_the_features_name_exists(path: str) -> None:
     assert not missing
 
 
+def test_every_file_and_test_that_the_list_of_asvs_names_exists() -> None:
+    text = (ROOT / "docs" / "asvs.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+?)(?:::(\w+))?`", text)
+    assert len(named) > 50
+    missing = [path for path, _ in named if not (ROOT / path).exists()]
+    missing += [name for path, name in named if name and f"def {name}(" not in (ROOT / path).read_text("utf-8")]
+    assert not missing
+
+
 def test_every_row_of_the_features_names_a_test() -> None:
     rows = [line for line in FEATURES.splitlines() if FEATURE_ROW.match(line)]
     assert len(rows) >= 20

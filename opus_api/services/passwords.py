@@ -54,7 +54,8 @@ def hashed(password: str) -> str:
 
 
 def fits(password_hash: str | None, password: str) -> bool:
-    """``password_hash`` is None when there is no such user; that takes as long."""
+    """``password_hash`` is None when there is no such user; that takes as long, and so does what is too long to be a
+    password."""
     with _at_once:
         right = gevent.get_hub().threadpool.apply(check_password_hash, (password_hash or NOBODY, password[:LONGEST]))
-    return bool(right) and password_hash is not None
+    return bool(right) and password_hash is not None and len(password) <= LONGEST

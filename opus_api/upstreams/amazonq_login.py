@@ -93,18 +93,23 @@ def register(region: str) -> Flow[Client | Refused]:
     return Client(str(members["clientId"]), str(members["clientSecret"]), expires_at)
 
 
+def _link(value: Any) -> str:
+    """What a person may click on; "" for any other thing that an address can be, such as a script."""
+    return value if isinstance(value, str) and value.startswith(("https://", "http://")) else ""
+
+
 def start(region: str, client: Client, start_url: str) -> Flow[Device | Refused]:
     body = {"clientId": client.id, "clientSecret": client.secret, "startUrl": start_url}
     response = yield _post(region, "/device_authorization", body)
     members = _members(response)
     if response.status != 200 or not (members.get("deviceCode") and members.get("userCode")):
         return _refused(response, client.secret)
-    uri = str(members.get("verificationUri") or "")
+    uri = _link(members.get("verificationUri"))
     return Device(
         code=str(members["deviceCode"]),
         user_code=str(members["userCode"]),
         verification_uri=uri,
-        verification_uri_complete=str(members.get("verificationUriComplete") or uri),
+        verification_uri_complete=_link(members.get("verificationUriComplete")) or uri,
         expires_in=_seconds(members.get("expiresIn"), 600.0),
         interval=_seconds(members.get("interval"), 5.0),
     )

@@ -32,6 +32,14 @@ def test_a_user_signs_in_with_the_right_password_only(throttle: LoginThrottle) -
             users.authenticate(name, password, HERE, throttle)
 
 
+def test_a_password_is_compared_to_its_last_character(throttle: LoginThrottle) -> None:
+    longest = "x" * passwords.LONGEST + "!"
+    created = users.create("somebody", longest[:-1])
+    assert users.authenticate("somebody", longest[:-1], HERE, throttle) is created
+    with pytest.raises(Unauthorized):
+        users.authenticate("somebody", longest, HERE, throttle)
+
+
 def test_somebody_unknown_takes_as_long_as_somebody_known(
     throttle: LoginThrottle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,3 +81,14 @@ def test_times_that_are_none_take_their_defaults(value: Any) -> None:
 def test_the_region_is_the_hosts_only_where_it_is_one(region: str, host: str) -> None:
     asked, _ = ran(login.register(region), said({}))
     assert asked.url == f"https://{host}.amazonaws.com/client/register"
+
+
+@pytest.mark.parametrize("given", ["javascript:alert(1)", "data:text/html,x", "//evil.example", 5, None, ["https://x"]])
+def test_only_a_web_address_becomes_a_link(given: Any) -> None:
+    body = {"deviceCode": "c", "userCode": "u", "verificationUri": "https://device.example", "interval": 5}
+    _, device = ran(login.start("us-east-1", OURS, login.BUILDER_ID), said({**body, "verificationUriComplete": given}))
+    assert isinstance(device, login.Device)
+    assert device.verification_uri_complete == "https://device.example"
+    _, device = ran(login.start("us-east-1", OURS, login.BUILDER_ID), said({**body, "verificationUri": given}))
+    assert isinstance(device, login.Device)
+    assert device.verification_uri == ""
