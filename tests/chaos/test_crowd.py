@@ -133,8 +133,8 @@ def test_900_slow_clients_do_not_slow_down_100_others_and_are_gone_in_time(migra
 def _steady(run: Stage, name: str, seconds: int) -> Sequence[Request]:
     """Short answers in turn whole and streamed, at RATE."""
     jobs = [
-        Job(n / RATE, f"{name}{n}", f"anthropic-chaos~{name}{n}", "anthropic", "raw", stream=n % 2 == 0)
-        for n in range(RATE * seconds)
+        Job(n / RATE, tag, "anthropic-chaos", "anthropic", "raw", stream=n % 2 == 0, prompt=f"anthropic-chaos~{tag}")
+        for n, tag in ((n, f"{name}{n}") for n in range(RATE * seconds))
     ]
     return run.swarm(jobs, at_once=RATE)
 
