@@ -19,7 +19,7 @@ COMMON = {
 }
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 
-settings.register_profile("default", max_examples=200, derandomize=True, **COMMON)
+settings.register_profile("default", max_examples=100, derandomize=True, **COMMON)
 settings.register_profile("soak", max_examples=20_000, **COMMON)
 settings.load_profile(PROFILE)
 
