@@ -38,13 +38,13 @@
   // Light, dark, or the system's, without loading the page again.
   document.addEventListener("submit", (event) => {
     const form = event.target.closest("[data-theme-switch]");
-    if (!form || !event.submitter) return;
+    if (!form || event.submitter?.name !== "theme") return;
     event.preventDefault();
     const data = new FormData(form, event.submitter);
     const theme = data.get("theme");
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
-    all("button", form).forEach((button) => button.setAttribute("aria-pressed", String(button === event.submitter)));
+    all("[name=theme]", form).forEach((button) => button.setAttribute("aria-pressed", String(button === event.submitter)));
     fetch(form.action, { method: "POST", body: data, redirect: "manual" }).catch(() => {});
   }, true);
 

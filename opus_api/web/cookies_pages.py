@@ -1,9 +1,10 @@
 """The pages of accounts: list, add by provider, edit, validate, switch, delete. A view is parse, call, render."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import gevent
@@ -29,7 +30,7 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 8
+PER_PAGE = 20
 ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
 MOST_EVENTS = 12  # of an account's history
 FILTERS = ("name", "provider", "state")
@@ -349,7 +350,11 @@ def _validate_all(app: Flask) -> None:
 @bp.post("/cookies/<int:account_id>/state")
 def switch(account_id: int) -> Response:
     """A person's switch: active or disabled."""
-    account = accounts().update(account_id, {"state": request.form.get("state")})
+    return _switch(account_id, request.form.get("state"))
+
+
+def _switch(account_id: int, state: str | None) -> Response:
+    account = accounts().update(account_id, {"state": state})
     if account.state == "disabled":
         flash(gettext("%(name)s is disabled.", name=account.name), "success")
     else:
@@ -363,6 +368,54 @@ def reset(account_id: int) -> Response:
     account = accounts().reset(account_id)
     flash(gettext("%(name)s may be used again at once.", name=account.name), "success")
     return _back(account_id)
+
+
+@bp.post("/cookies/act")
+def act() -> Response:
+    """What one of the buttons below the list does with the accounts that are ticked."""
+    ticked, what = set(request.form.getlist("account")), request.form.get("do", "")
+    chosen = [account for account in accounts().all() if str(account.id) in ticked]
+    if not chosen or what not in ONE:
+        flash(gettext("Tick the accounts first."), "warning")
+    elif len(chosen) == 1:
+        return ONE[what](chosen[0].id)
+    else:
+        flash(*SEVERAL[what](chosen))
+    return redirect(_list_address())
+
+
+def _validated(chosen: Sequence[Account]) -> tuple[str, str]:
+    found = accounts().validate_all(chosen)
+    kind = "success" if found["valid"] == found["total"] else "warning"
+    return gettext("%(valid)s of %(total)s accounts are valid.", valid=found["valid"], total=found["total"]), kind
+
+
+def _switched(chosen: Sequence[Account], state: str) -> tuple[str, str]:
+    for account_id in [account.id for account in chosen]:
+        accounts().update(account_id, {"state": state})
+    if state == "disabled":
+        return gettext("%(n)s accounts are disabled.", n=len(chosen)), "success"
+    return gettext("%(n)s accounts are enabled.", n=len(chosen)), "success"
+
+
+def _were_reset(chosen: Sequence[Account]) -> tuple[str, str]:
+    for account_id in [account.id for account in chosen]:
+        accounts().reset(account_id)
+    return gettext("%(n)s accounts may be used again at once.", n=len(chosen)), "success"
+
+
+ONE: dict[str, Callable[[int], Response]] = {
+    "validate": validate,
+    "disabled": partial(_switch, state="disabled"),
+    "active": partial(_switch, state="active"),
+    "reset": reset,
+}
+SEVERAL: dict[str, Callable[[Sequence[Account]], tuple[str, str]]] = {
+    "validate": _validated,
+    "disabled": partial(_switched, state="disabled"),
+    "active": partial(_switched, state="active"),
+    "reset": _were_reset,
+}
 
 
 @bp.get("/cookies/<int:account_id>/delete")

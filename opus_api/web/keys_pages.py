@@ -24,7 +24,7 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("keys_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 9
+PER_PAGE = 20
 USUAL_PERIOD = "30d"
 UNUSED = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 

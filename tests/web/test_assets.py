@@ -36,9 +36,14 @@ def test_an_old_address_is_asked_for_again(browser: FlaskClient) -> None:
         ),
         (
             ":root { --line: #eee; } hr { margin: -0.5rem 10.25rem; color: var(--line) }",
-            ":root{--0:#eee}hr{margin:-.5rem 10.25rem;color:var(--0)}",
+            ":root{--a:#eee}hr{margin:-.5rem 10.25rem;color:var(--a)}",
         ),
     ],
 )
 def test_a_sheet_is_sent_without_what_only_its_readers_need(sheet: str, sent: str) -> None:
     assert assets.compact(sheet) == sent
+
+
+def test_a_script_is_sent_without_its_notes_and_indentation() -> None:
+    script = '// All of it.\n"use strict";\n(() => {\n  // Why.\n  a("//b"); // beside\n\n})();\n'
+    assert assets.without_notes(script) == '"use strict";\n(() => {\na("//b"); // beside\n})();\n'

@@ -177,8 +177,9 @@ def test_templates_escape_and_have_nothing_inline(path: str) -> None:
 # --- Accounts ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> None:
-    for number in range(40):
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient, language: str) -> None:
+    for number in range(60):
         add(
             f"Account number {number}",
             listed_models=["claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"],
@@ -187,9 +188,32 @@ def test_a_full_page_of_accounts_weighs_at_most_60_kb(person: FlaskClient) -> No
             state_until=now() + timedelta(minutes=5),
             last_used=now(),
         )
-    page = person.get("/cookies?page=2")
-    assert page.text.count("<tr id=") == 8
+    page = person.get("/cookies?page=2", headers={"Accept-Language": language})
+    assert page.text.count("<tr id=") == 20
     assert weight(page) <= 60_000
+
+
+def test_what_is_ticked_in_the_list_is_disabled_enabled_reset_and_validated(
+    post: Callable[..., str], provider: Provider
+) -> None:
+    one, two, three = (add(name, base_url=provider.url) for name in ("one", "two", "three"))
+
+    def states() -> list[str]:
+        db.session.expire_all()
+        return [account.state for account in (one, two, three)]
+
+    assert "Tick the accounts first." in post("/cookies/act", do="disabled")
+    assert "Tick the accounts first." in post("/cookies/act", do="burn", account=one.id)
+    assert "2 accounts are disabled." in post("/cookies/act", do="disabled", account=[one.id, three.id])
+    assert states() == ["disabled", "active", "disabled"]
+    assert "one is enabled." in post("/cookies/act", do="active", account=one.id)
+    assert "2 accounts are enabled." in post("/cookies/act?state=active", do="active", account=[one.id, three.id])
+    assert states() == ["active"] * 3
+    two.state = three.state = "invalid"
+    db.session.commit()
+    assert "2 accounts may be used again at once." in post("/cookies/act", do="reset", account=[two.id, three.id, 99])
+    assert states() == ["active"] * 3
+    assert "2 of 2 accounts are valid." in post("/cookies/act", do="validate", account=[one.id, two.id])
 
 
 def test_the_list_tells_state_reason_and_healing(person: FlaskClient) -> None:
@@ -503,9 +527,9 @@ def test_the_list_is_filtered_by_its_address(person: FlaskClient) -> None:
     assert 'href="/cookies?page=2&amp;state=active"' in person.get("/cookies?state=active").text
     assert "No account is like that." in person.get("/cookies?provider=morph").text
     named = person.get("/cookies?name=WELL-2").text
-    assert named.count('<tr id="account-') == 8
+    assert named.count('<tr id="account-') == 11
     assert "well-1" not in named
-    assert 'href="/cookies?page=2&amp;name=WELL-2"' in named
+    assert 'href="/cookies?page=2&amp;name=WELL"' in person.get("/cookies?name=WELL").text
 
 
 def test_a_deleted_account_is_restored_or_erased(post: Callable[..., str], person: FlaskClient) -> None:
