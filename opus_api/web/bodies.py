@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import gevent
-import orjson
 from flask import Request, Response, request
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 
@@ -87,9 +86,9 @@ def json_object(limit: int = LIMIT) -> dict[str, Any]:
     if jsons.has_too_many_values(raw):
         raise InvalidRequest("The body holds too many values.")
     try:
-        orjson.loads(raw)  # stricter: no NaN, no halves of characters, no endless nesting
-    except orjson.JSONDecodeError:
-        raise InvalidRequest("The body is not valid JSON.") from None
+        jsons.loads_strict(raw)  # stricter: no NaN, no halves of characters, no endless nesting
+    except jsons.JsonError:
+        raise InvalidRequest(f"The body is not valid JSON, or nested more than {jsons.LEVELS} levels deep.") from None
     body = json.loads(raw, object_pairs_hook=_no_duplicates)
     if not isinstance(body, dict):
         raise Unprocessable("The body must be a JSON object.")

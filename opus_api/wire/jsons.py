@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import orjson
 
 DEEPEST = 254  # levels that ``dumps`` writes: orjson's bound
+LEVELS = 64  # of what is to be stored
 ROOM = 14  # levels that an answer may have around what a model wrote
 # Parsing holds the interpreter lock from beginning to end, and with it every stream of the process. Both bounds keep
 # that below a tenth of a second, in the worst form that JSON can have.
@@ -35,11 +36,28 @@ def loads(data: bytes | str) -> Any:
 
 
 def loads_strict(data: bytes | str) -> Any:
-    """The same for what is to be stored: half of a character is no text that a database takes. Raises JsonError."""
+    """The same for what is to be stored: half of a character is no text that a database takes, and nobody means more
+    than LEVELS of nesting, while other readers fall over it. Raises JsonError."""
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise JsonError(str(error)) from None
+    if _is_deep(value):
+        raise JsonError(f"nested more than {LEVELS} levels deep")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(LEVELS + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+        if not level:
+            return False
+    return True
 
 
 def loads_shallow(data: bytes | str) -> Any:

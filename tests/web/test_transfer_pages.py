@@ -133,6 +133,7 @@ def test_valid_accounts_land_and_the_others_are_named(send: Send, provider: Prov
         (b"\xff\xfe", "UTF-8"),
         (b"{", "no valid JSON"),
         (b'{"accounts": [{"\\ud800": 1}]}', "no valid JSON"),
+        (b'{"accounts": [{"options": ' + b"[" * 900 + b"]" * 900 + b"}]}", "no valid JSON"),
         (b"[1]", "format: must be"),
         (b'{"format": "opus-api-accounts", "version": 1, "secrets": false, "accounts": []}', "holds no credentials"),
         (b"provider,name,api_key_hint\nopenai,one,6789", "holds no credentials"),

@@ -153,6 +153,17 @@ def refuse_every_wrong_type(api: FlaskClient, call: str) -> None:
             assert stored() == before, (at, wrong)
 
 
+@pytest.mark.parametrize("path", ["/api/auth/login", "/api/keys", "/v2/accounts/feed"])
+@pytest.mark.parametrize("begin, end", [("[", "]"), ('{"a":', "}")])
+def test_a_body_is_64_levels_deep_at_most(api: FlaskClient, path: str, begin: str, end: str) -> None:
+    for levels in (65, 900, 990, 1023, 5000):  # some of which one of our readers takes and another does not
+        sent = f'{{"name": {begin * (levels - 1)}1{end * (levels - 1)}}}'
+        answer = api.post(path, data=sent, content_type="application/json")
+        assert (answer.status_code, "64 levels deep" in answer.text) in ((400, True), (413, False)), levels
+    sent = f'{{"name": {begin * 63}1{end * 63}}}'
+    assert api.post(path, data=sent, content_type="application/json").status_code == 422
+
+
 def _is_right(body: dict[str, Any], at: Path, wrong: Any) -> bool:
     """True is no number, but a flag; half a second is a time to wait."""
     present: Any = body

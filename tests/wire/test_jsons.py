@@ -86,3 +86,13 @@ def test_the_ends_that_are_missing_are_known(text: str, ends: str) -> None:
 def test_more_than_ends_is_not_made_up(text: str) -> None:
     with pytest.raises(jsons.JsonError):
         jsons.closing(text)
+
+
+@pytest.mark.parametrize("levels, taken", [(0, True), (64, True), (65, False), (1000, False), (100_000, False)])
+def test_what_is_to_be_stored_has_64_levels_at_most(levels: int, taken: bool) -> None:
+    text = "[" * levels + "1" + "]" * levels
+    if taken:
+        assert jsons.loads_strict(text) == jsons.loads(text)
+        return
+    with pytest.raises(jsons.JsonError):
+        jsons.loads_strict(text)
