@@ -218,6 +218,8 @@ def _troubles() -> Iterator[str]:
     """What goes wrong behind the service while it goes on, for whoever is signed in."""
     if not current_user.is_authenticated:
         return
+    if current_app.extensions["settings"].anonymous_access == "on":
+        yield gettext("Everybody who reaches this gateway may use it without a key (ANONYMOUS_ACCESS=on).")
     shared = current_app.extensions["state"].health()
     if shared.away and shared.decides:
         yield gettext("Redis is away: each worker goes on with what it knew, so limits are approximate.")

@@ -32,18 +32,20 @@ def once(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnVa
         key = request.headers.get(HEADER)
         if key is None:
             return view(*args, **kwargs)
-        engine, name = db.engine, _name(key)
-        known = done_calls.begin(engine, name, _hash(_said()))
+        engine, name, said = db.engine, _name(key), _hash(_said())
+        # The session's connection goes back first: whoever holds one while waiting for another may wait in vain.
+        db.session.rollback()
+        known = done_calls.begin(engine, name, said)
         if known is not None:
             return _answer(known, {"Idempotency-Replayed": "true"})
         try:
             response = current_app.make_response(view(*args, **kwargs))
         except ApiError:
-            db.session.rollback()  # what the view had not committed must not hold up who forgets the call
+            db.session.rollback()
             done_calls.forget(engine, name)
             raise
-        reply = Reply(response.status_code, response.get_data(as_text=True))
-        done_calls.end(engine, name, reply)
+        db.session.rollback()
+        done_calls.end(engine, name, Reply(response.status_code, response.get_data(as_text=True)))
         return response
 
     setattr(guarded, MARK, True)

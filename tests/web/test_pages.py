@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -505,6 +506,14 @@ def test_whoever_is_signed_in_is_told_on_every_page_what_goes_wrong(
     app.extensions["recorder"].log_dropped_total = dropped
     assert told in person.get("/password").text
     assert told not in app.test_client().get("/login").text
+
+
+@pytest.mark.parametrize("access, is_told", [("on", True), ("loopback", False), ("off", False)])
+def test_open_access_is_told_on_every_page(app: Flask, person: FlaskClient, access: str, is_told: bool) -> None:
+    settings = app.extensions["settings"]
+    app.extensions["settings"] = replace(settings, anonymous_access=access)
+    assert ("without a key (ANONYMOUS_ACCESS=on)" in person.get("/cookies").text) is is_told
+    app.extensions["settings"] = settings
 
 
 def test_priorities_are_changed_in_the_list_all_or_none(post: Callable[..., str]) -> None:

@@ -255,6 +255,12 @@ def test_of_calls_at_once_with_one_idempotency_key_one_is_done_and_all_learn_its
     assert [one["name"] for one in pair.live.api("GET", "/api/keys")["data"]].count(name) == 1
 
 
+def test_more_calls_at_once_than_the_database_has_connections_are_all_done_once(pair: Pair) -> None:
+    names = [unique("crowd") for _ in range(40)]
+    asks = [lambda c, n=name: c.send("POST", "/api/keys", {"name": n}, idempotency_key=n) for name in names]
+    assert [answer.status for answer in pair.at_once(asks)] == [201] * len(names)
+
+
 # ---- addresses
 
 
