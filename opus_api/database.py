@@ -13,9 +13,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gevent
 import psycopg2
 import psycopg2.extensions
 import sqlalchemy as sa
@@ -67,6 +69,7 @@ def engine_options(url: str) -> dict[str, Any]:
         # The driver begins a transaction at the first write, with this word, so whoever has begun may also commit.
         # It would wait for a lock in C, which stops every greenlet, so it does not wait at all: _when_free does.
         options["connect_args"] = {"timeout": 0, "isolation_level": "IMMEDIATE", "check_same_thread": False}
+        options["connect_args"]["factory"] = Durable
     else:
         options["connect_args"] = {"connect_timeout": 5}
     return options
@@ -87,11 +90,53 @@ def _sqlite_pragmas(connection: sqlite3.Connection, record: object) -> None:
         _when_free(connection.execute, f"PRAGMA {pragma}")
 
 
-def checkpoint(path: str) -> None:
-    """Move what the write-ahead log of a SQLite file holds into the file, as far as nobody reads it; waits for the
-    disk, not for locks. To be called outside the hub's thread."""
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path, timeout=0)) as connection:
+class Durable(sqlite3.Connection):
+    """A connection whose commits are on the disk when they return.
+
+    With ``synchronous = NORMAL`` SQLite itself takes them there only at the next checkpoint; with FULL it would do so
+    at once, but wait in C, which stops every greenlet.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._log = f"{_file_of(self)}-wal"
+
+    def commit(self) -> None:
+        wrote = self.in_transaction
+        super().commit()
+        if wrote:
+            off_hub(self._sync)
+
+    def _sync(self) -> None:
+        with suppress(FileNotFoundError), open(self._log, "rb") as log:  # in memory there is none
+            os.fsync(log.fileno())
+
+
+def _file_of(connection: Any) -> str:
+    """The absolute path of a connection's database, "" in memory."""
+    return str(connection.execute("PRAGMA database_list").fetchone()[2])
+
+
+def checkpoint(engine: Engine) -> None:
+    """Move what SQLite's write-ahead log holds into the database's file, as far as nobody reads it."""
+    with engine.connect() as connection:
+        file = _file_of(connection.connection)
+    if file:
+        off_hub(partial(_checkpoint, file))
+
+
+def _checkpoint(file: str) -> None:
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file, timeout=0)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def off_hub(wait: Callable[[], None]) -> None:
+    """Do what may wait long for a disk, in a thread where other greenlets would have to wait for it: not in the main
+    one, which runs commands and the end of a process."""
+    if gevent.getcurrent().parent is None:
+        wait()
+    else:
+        gevent.get_hub().threadpool.apply(wait)
 
 
 def _execute_when_free(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: object) -> bool:

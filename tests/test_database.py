@@ -46,7 +46,7 @@ def test_a_checkpoint_moves_the_log_into_the_file_while_others_write(app: Flask,
     path = settings.data_dir / "opus.db"
     assert not _in_the_file_itself(path)
     lock = Lock(settings)
-    database.checkpoint(str(path))
+    database.checkpoint(db.engine)
     lock.release()
     assert _in_the_file_itself(path)
 

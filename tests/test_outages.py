@@ -6,6 +6,7 @@ Each test prints what it reached; the quick ones are the full ones of the chaos 
 import http.client
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -29,10 +30,11 @@ from tests.chaos import servers
 from tests.chaos.stage import install
 from tests.fakes.upstream import Upstream
 from tests.live import KEY, Gateway, body, gateway, wait_until
-from tests.processes import GUNICORN, clean, free_port
+from tests.processes import GUNICORN, clean, free_port, service
 
 MESSAGES = "/v1/messages"
 PAUSES = str(ROOT / "tests" / "fakes" / "hasty.conf.py")  # writes down where the hub stood still
+DISK = str(ROOT / "tests" / "fakes" / "disk.conf.py")  # keeps what was taken to the disk
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ class Clients:
 
     live: Gateway
     key: str = KEY
-    acknowledged: list[str] = field(default_factory=list)  # request ids of complete answers
+    acknowledged: dict[str, float] = field(default_factory=dict)  # request ids of complete answers -> their end
     statuses: list[tuple[float, int]] = field(default_factory=list)  # (monotonic seconds of the end, status or 0)
     longest: float = 0.0
 
@@ -75,7 +77,7 @@ class Clients:
             answer = self.live.post(MESSAGES, body("served"), key=self.key)
             status = answer.status
             if status == 200 and answer.json["type"] == "message":
-                self.acknowledged.append(answer.headers["request-id"])
+                self.acknowledged[answer.headers["request-id"]] = time.monotonic()
         except (OSError, ValueError, http.client.HTTPException):  # the connection was cut
             pass
         ended = time.monotonic()
@@ -230,6 +232,48 @@ def test_no_acknowledged_row_is_lost_with_many_workers(
     workers_die(migrated, upstream, deaths)
 
 
+# ---- the power fails
+
+
+def test_a_loss_of_power_takes_a_second_of_rows_and_nothing_that_was_saved(migrated: Path, upstream: Upstream) -> None:
+    with gateway(migrated, DISK) as live:
+        live.account("anthropic", upstream.url, models=["served"])
+        clients = Clients(live)
+        with clients.asking(40):
+            time.sleep(2.5)
+            saved = live.account("openai", upstream.url, models=["saved"])["id"]
+            for process in (live.process, *psutil.Process(live.process.pid).children()):
+                process.kill()
+            cut = time.monotonic()
+        left = _on_the_disk(live.folder)
+        environment = {**live.environment, "DATA_DIR": str(left), "PORT": str(free_port())}
+        url = f"sqlite:///{left / 'opus.db'}"
+        with service([*GUNICORN, "wsgi:app"], environment):
+            lost = missing(url, clients, 5.0)
+        rows = logged(url)
+        last = max((cut - ended for name, ended in clients.acknowledged.items() if name not in rows), default=0.0)
+        report(
+            11, power="lost", acknowledged=len(clients.acknowledged), acknowledged_rows_lost=lost, of_the_last_s=last
+        )
+        assert last <= 1.2  # each second, and what a disk takes
+        assert len(rows) > 40
+        with closing(sqlite3.connect(left / "opus.db")) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("SELECT count(*) FROM accounts WHERE id = ?", [saved]).fetchone() == (1,)
+
+
+def _on_the_disk(folder: Path) -> Path:
+    """A data folder as it is found after the loss: what was deleted is gone, all else is as it was last taken there."""
+    found, disk = folder.with_name("found"), folder.with_name("disk")
+    shutil.copytree(folder, found, ignore=shutil.ignore_patterns("*.db-wal", "*.db-shm", "spool"))
+    for path in (path for path in disk.rglob("*") if path.is_file()):
+        place = path.relative_to(disk)
+        if (folder / place).exists():
+            (found / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, found / place)
+    return found
+
+
 # ---- SQLite's one write lock
 
 
@@ -327,7 +371,7 @@ def test_on_a_full_disk_requests_go_on_and_what_was_dropped_is_said(migrated: Pa
 def _settled(live: Gateway, clients: Clients) -> set[str] | None:
     """The rows, once the last acknowledged one is among them."""
     rows = set(logged(f"sqlite:///{live.database}"))
-    return rows if clients.acknowledged[-1] in rows else None
+    return rows if next(reversed(clients.acknowledged)) in rows else None
 
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", pytest.param("2>&1 | true", marks=pytest.mark.chaos)])

@@ -5,13 +5,12 @@ into the sums of its key and accounts in the transaction that first stores it, s
 """
 
 import logging
-import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -143,21 +142,14 @@ class Recorder:
             self._wake.clear()
             self.flush()
             if passed and turn % self.CHECKPOINT_EVERY == 0 and self._engine.dialect.name == "sqlite":
-                self._off_hub(partial(database.checkpoint, str(self._engine.url.database)))
+                self._guarded(lambda: database.checkpoint(self._engine))
 
     def _sync(self) -> None:
         """Apart from the writer, which may have to wait for the database."""
         while not self._stopping:
             with suppress(OSError):  # appending will say what is wrong with the disk
-                self._spool.sync(self._off_hub)
+                self._spool.sync(database.off_hub)
             gevent.sleep(self.INTERVAL)
-
-    def _off_hub(self, wait: Callable[[], None]) -> None:
-        """Disks may take long; nobody else need wait for them while the service runs."""
-        if self._writer is None or self._stopping:
-            wait()
-        else:
-            gevent.get_hub().threadpool.apply(wait)
 
     def _spooled(self, append: Callable[[Row], None], row: Row) -> bool:
         try:
@@ -208,13 +200,6 @@ class Recorder:
             self.log_dropped_total += 1
             metrics.DROPPED.inc()
             log.error("a row of the request log was dropped (%s)", type(error).__name__)
-        if self._engine.dialect.name == "sqlite":
-            self._off_hub(self._sync_sqlite)
-
-    def _sync_sqlite(self) -> None:
-        """SQLite in WAL mode takes a commit to the disk only at the next checkpoint; the spool may not go before."""
-        with suppress(FileNotFoundError), open(f"{self._engine.url.database}-wal", "rb") as file:
-            os.fsync(file.fileno())
 
     def _write_states(self) -> None:
         """Takes what it writes, and puts it back when that fails."""
