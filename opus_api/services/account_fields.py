@@ -189,7 +189,7 @@ def _options(value: Any, upstream: Upstream, settings: Settings) -> dict[str, An
     table = {option.name: option for option in upstream.options}
     for field, given in value.items():
         if field not in table:
-            known = ", ".join(table) or "none"
+            known = ", ".join(table) or Phrase("none")
             raise FieldError(
                 f"options.{field}",
                 Phrase("is no option of %(provider)s; there are: %(names)s.", provider=upstream.name, names=known),

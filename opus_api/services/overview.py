@@ -13,6 +13,7 @@ from opus_api.services import statistics
 
 ACCOUNTS, KEYS = cast(sa.Table, Account.__table__), cast(sa.Table, ApiKey.__table__)
 
+STEPS = ("account", "key", "client", "answer")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -65,22 +66,19 @@ def figures(connection: Connection, moment: datetime) -> dict[str, Figure]:
     return found
 
 
-def first_steps(connection: Connection, moment: datetime, anonymous: bool) -> dict[str, bool]:
-    """What a new installation needs, in order, and whether it is there: account, key, client, answer.
+def first_steps(connection: Connection, moment: datetime, anonymous: str) -> dict[str, bool]:
+    """What a new installation needs, in order, and whether it is there; with the first answer all of it is done.
 
-    ``anonymous``: clients need no key; then the accounts tell whether one has come.
+    Whoever answered that, an account, the practice provider or an override; and a key that is revoked later on makes
+    no new installation. ``anonymous`` is ANONYMOUS_ACCESS: with "loopback" clients elsewhere need a key all the same.
     """
-    accounts, used = connection.execute(sa.select(func.count(), func.count(ACCOUNTS.c.last_used))).one()
+    if statistics.has_any(connection, answered=True):
+        return dict.fromkeys(STEPS, True)
+    has_account = connection.scalar(sa.select(ACCOUNTS.c.id).limit(1)) is not None
     is_live = KEYS.c.revoked_at.is_(None) & (KEYS.c.expires_at.is_(None) | (KEYS.c.expires_at > moment))
-    counts = (func.count().filter(is_live), func.count(KEYS.c.last_used), func.count().filter(KEYS.c.output_tokens > 0))
-    live, came, answered = connection.execute(sa.select(*counts)).one()
-    without_key = anonymous and used > 0
-    return {
-        "account": accounts > 0,
-        "key": anonymous or live > 0,
-        "client": without_key or came > 0,
-        "answer": without_key or answered > 0,
-    }
+    live, came = connection.execute(sa.select(func.count().filter(is_live), func.count(KEYS.c.last_used))).one()
+    came_without = anonymous != "off" and statistics.has_any(connection)
+    return dict(zip(STEPS, (has_account, anonymous == "on" or live > 0, came > 0 or came_without, False), strict=True))
 
 
 def series(connection: Connection, period: Period, moment: datetime) -> list[dict[str, Any]]:

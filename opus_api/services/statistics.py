@@ -177,6 +177,12 @@ def total(connection: Connection, start: datetime | None, end: datetime | None) 
     return shown(counted)
 
 
+def has_any(connection: Connection, answered: bool = False) -> bool:
+    """Whether there ever was a request, or one that did not fail. What was added up outlives the rows of the log."""
+    query = select(USAGE.c.hour).where(USAGE.c.dimension == "all").limit(1)
+    return connection.scalar(query.where(USAGE.c.requests > USAGE.c.errors) if answered else query) is not None
+
+
 def of_one(connection: Connection, by: str, name: str, start: datetime | None, end: datetime | None) -> dict[str, Any]:
     """All requests of ``[start, end)`` of one model, account or key; an id is told as text."""
     return shown(_span(connection, by, start, end).get(name) or Tally())

@@ -65,7 +65,7 @@ def _header(cells: list[str]) -> list[str]:
     for number, name in enumerate(names):
         if name not in COLUMNS:
             raise Unprocessable(
-                Phrase("%(name)s: is no column of an account.", name=name[:40] or f"column {number + 1}")
+                Phrase("%(name)s: is no column of an account.", name=name[:40] or Phrase("column %(n)s", n=number + 1))
             )
         if name in names[:number]:
             raise Unprocessable(Phrase("%(name)s: there are two columns of that name.", name=name))

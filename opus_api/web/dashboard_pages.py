@@ -36,12 +36,13 @@ def index() -> str:
     live = current_app.extensions["gateway"].live()[:MOST_LIVE]
     # Only how many there are is known of other workers, a moment apart from this one's list.
     live_count = max(metrics.live(), len(live))
-    anonymous = current_app.extensions["settings"].anonymous_access != "off"
+    settings = current_app.extensions["settings"]
+    steps = overview.first_steps(connection, moment, settings.anonymous_access)
     return render_template(
         "dashboard.html",
         period=period,
         periods=list(overview.PERIODS),
-        steps=overview.first_steps(connection, moment, anonymous),
+        steps=steps,
         figures=overview.figures(connection, moment),
         charts=_charts(entries, period),
         models=models[:MOST_MODELS],
@@ -49,8 +50,9 @@ def index() -> str:
         troubled=_troubled(rows),
         live=[_live(one) for one in live],
         live_count=live_count,
+        is_one_of_several=bool(settings.redis_url),  # machines, perhaps: the count ends with this one
         live_more=live_count - len(live),
-        is_new=not any(entry["requests"] for entry in entries) and not rows,
+        is_new=not (rows or all(steps.values()) or any(entry["requests"] for entry in entries)),
     )
 
 

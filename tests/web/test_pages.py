@@ -447,22 +447,59 @@ def test_the_dashboard_leads_a_newcomer_step_by_step_to_the_first_answer(person:
     assert shown() == ["done", "done", "done", "/logs!"]
     assert "3 of 4 done" in person.get("/dashboard").text
     assert "4 步中已完成 3 步" in person.get("/dashboard", headers={"Accept-Language": "zh"}).text
-    key.output_tokens = 1
-    db.session.commit()
+    write(row(1, time=now() - timedelta(days=90), outcome="upstream_error"))
+    assert shown() == ["done", "done", "done", "/logs!"]
+    write(row(2, time=now() - timedelta(days=90)))
     assert shown() == []
     key.revoked_at = now()
     db.session.commit()
-    assert shown() == ["done", "/keys/new!", "done", "done"]
+    assert shown() == []
 
 
-def test_where_clients_need_no_key_the_accounts_tell_how_far_a_newcomer_is(app: Flask) -> None:
+@pytest.mark.parametrize(
+    "anonymous, at_first, asked",
+    [
+        ("on", ["account", "client", "answer"], ["account", "answer"]),
+        ("loopback", ["account", "key", "client", "answer"], ["account", "key", "answer"]),
+        ("off", ["account", "key", "client", "answer"], ["account", "key", "client", "answer"]),
+    ],
+)
+def test_the_first_steps_need_a_key_unless_everybody_may_come_in(
+    app: Flask, anonymous: str, at_first: list[str], asked: list[str]
+) -> None:
     def open_steps() -> list[str]:
-        found = overview.first_steps(db.session.connection(), now(), anonymous=True)
+        found = overview.first_steps(db.session.connection(), now(), anonymous)
         return [name for name, is_done in found.items() if not is_done]
 
-    assert open_steps() == ["account", "client", "answer"]
-    add(last_used=now())
-    assert open_steps() == []
+    assert open_steps() == at_first
+    write(row(1, outcome="client_error"))
+    assert open_steps() == asked
+
+
+def test_the_first_answer_ends_the_first_steps_whoever_gave_it(person: FlaskClient) -> None:
+    write(row(1, time=now() - timedelta(days=90), provider="practice"))
+    page = person.get("/dashboard").text
+    assert steps(page) == []
+    assert "Nothing has happened yet" not in page
+
+
+@pytest.mark.parametrize(
+    "redis_url, language, told",
+    [
+        ("", "en", ">0</span>"),
+        ("redis://example", "en", ">0 on this machine</span>"),
+        ("redis://example", "zh", ">本机 0</span>"),
+    ],
+)
+def test_what_runs_now_is_said_to_be_of_this_machine_where_there_may_be_others(
+    app: Flask, person: FlaskClient, redis_url: str, language: str, told: str
+) -> None:
+    write(row(1))
+    settings = app.extensions["settings"]
+    app.extensions["settings"] = replace(settings, redis_url=redis_url)
+    page = person.get("/dashboard", headers={"Accept-Language": language}).text
+    app.extensions["settings"] = settings
+    assert told in page.partition('<span class="muted small num"')[2].partition("\n")[0]
 
 
 @pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])

@@ -462,7 +462,7 @@ def test_the_dashboard_of_either_worker_counts_what_both_are_answering(pair: Pai
         """How many there are, and which models are named."""
         page = worker.send("GET", "/dashboard", cookie=cookie).body.decode()
         card = page[page.index("<h2>Running now</h2>") :].partition("</section>")[0]
-        return re.findall(r'(?<=num">)\d+(?=<)|(?<=practice/)\w+|and \d+ more', card)
+        return re.findall(r'(?<=num">)\d+(?= on this machine<)|(?<=practice/)\w+|and \d+ more', card)
 
     with ExitStack() as stack:
         for worker, name in zip(pair.both, ("one", "two"), strict=True):
