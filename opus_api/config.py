@@ -107,7 +107,7 @@ def _database_url(name: str, value: str) -> str:
         raise ConfigError(
             f"{name} has an invalid port; it must look like postgresql://user:password@host:5432/name."
         ) from None
-    if not value.startswith(("sqlite:", "postgresql+psycopg2:", "mysql+pymysql:")):
+    if not value.startswith(("sqlite:///", "postgresql+psycopg2:", "mysql+pymysql:")) or value == "sqlite:///":
         raise ConfigError(
             f"{name} must begin with postgresql://, sqlite:/// or mysql+pymysql://; "
             "leave it away to use SQLite under DATA_DIR."

@@ -36,9 +36,9 @@ ROUND_TRIP_LIMIT = 5.0  # seconds one wait for PostgreSQL may take, connecting i
 LET_OTHERS = (
     0.001  # seconds between two parts of long work; after a sleep(0) gevent need not look at sockets and timers
 )
-# A commit that finds more pages than this in the write-ahead log moves them itself, waiting for the disk with every
-# greenlet behind it; the usual 1000 are some 25 batches of rows. Workers call ``checkpoint`` long before.
-AUTOCHECKPOINT = 16_000
+# Of SQLite's write-ahead log. A commit that finds it long would move it into the file itself, with every greenlet
+# waiting behind it: workers call ``checkpoint`` instead, and whoever closes the file last does, too.
+LOG = {"wal_autocheckpoint": 0, "journal_size_limit": 64 * 2**20}
 SILENT_LIMIT = 1.0  # the same after such a wait was in vain, until the server answers again
 
 
@@ -85,8 +85,8 @@ def prepare(engine: Engine) -> None:
 
 
 def _sqlite_pragmas(connection: sqlite3.Connection, record: object) -> None:
-    log_limit = f"wal_autocheckpoint = {AUTOCHECKPOINT}"
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", log_limit):
+    limits = (f"{name} = {value}" for name, value in LOG.items())
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", *limits):
         _when_free(connection.execute, f"PRAGMA {pragma}")
 
 
@@ -108,25 +108,30 @@ class Durable(sqlite3.Connection):
             off_hub(self._sync)
 
     def _sync(self) -> None:
-        with suppress(FileNotFoundError), open(self._log, "rb") as log:  # in memory there is none
-            os.fsync(log.fileno())
+        try:
+            with open(self._log, "rb") as log:
+                os.fsync(log.fileno())
+        except FileNotFoundError:  # who closed the file last has moved it into the database
+            pass
+        except OSError as error:
+            raise sqlite3.OperationalError(f"{self._log} was not taken to the disk ({error.strerror})") from error
 
 
 def _file_of(connection: Any) -> str:
-    """The absolute path of a connection's database, "" in memory."""
+    """The absolute path of a connection's database."""
     return str(connection.execute("PRAGMA database_list").fetchone()[2])
 
 
 def checkpoint(engine: Engine) -> None:
-    """Move what SQLite's write-ahead log holds into the database's file, as far as nobody reads it."""
+    """Move what SQLite's write-ahead log holds into the database's file, as far as nobody reads it. What cannot be
+    moved now, the next call may move. Raises SQLAlchemyError when there is no connection."""
     with engine.connect() as connection:
         file = _file_of(connection.connection)
-    if file:
-        off_hub(partial(_checkpoint, file))
+    off_hub(partial(_checkpoint, file))
 
 
 def _checkpoint(file: str) -> None:
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file, timeout=0)) as connection:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=0)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 

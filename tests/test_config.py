@@ -112,6 +112,7 @@ def test_proxies_are_read_in_both_cases(tmp_path: Path, name: str) -> None:
         ("ALLOW_PRIVATE_UPSTREAMS", "localhost"),
         ("TRUSTED_PROXIES", "10.0.0.0/99"),
         ("DATABASE_URL", "mysql://u:hunter22@h/d"),
+        ("DATABASE_URL", "sqlite://"),
         ("JWT_SECRET", "hunter22"),
     ],
 )

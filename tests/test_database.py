@@ -23,7 +23,7 @@ from tests.processes import run
     "pragma, value",
     [
         *(("journal_mode", "wal"), ("synchronous", 1), ("foreign_keys", 1), ("busy_timeout", 0)),
-        ("wal_autocheckpoint", database.AUTOCHECKPOINT),
+        *database.LOG.items(),
     ],
 )
 def test_sqlite_is_set_up_on_each_connection(app: Flask, pragma: str, value: object) -> None:
@@ -49,6 +49,14 @@ def test_a_checkpoint_moves_the_log_into_the_file_while_others_write(app: Flask,
     database.checkpoint(db.engine)
     lock.release()
     assert _in_the_file_itself(path)
+
+
+def test_a_checkpoint_that_cannot_be_is_left_for_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "no database"
+    file.write_bytes(b"x" * 4096)
+    with pytest.raises(sqlite3.DatabaseError), closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    database._checkpoint(str(file))
 
 
 def test_a_users_rows_go_with_the_user(app: Flask, admin: User) -> None:

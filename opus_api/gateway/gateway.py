@@ -170,6 +170,7 @@ class Gateway:
 
         def closed(answer: Answer) -> None:
             self._live.discard(answer)
+            metrics.LIVE.dec()
             dispatch.meter.settle(call.model)
             if dispatch.warm is not None:
                 metrics.LATER_TURNS.labels("warm" if dispatch.warm else "cold").inc()
@@ -177,7 +178,6 @@ class Gateway:
                 self.limits.settle(grant, spent(answer))
             entry = row(answer, key, began, client_ip)
             self._record(entry, logged)
-            metrics.LIVE.dec()
             metrics.count(entry, dispatch.tries)
             if recording is not None:
                 recording.close(facts(answer))

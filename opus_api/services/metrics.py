@@ -96,11 +96,19 @@ def count(row: dict[str, object], tries: Iterable[Try] = ()) -> None:
 def live() -> int:
     """Answers on their way, over all workers of this machine."""
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        files = [str(path) for path in Path(folder).glob("gauge_livesum_*.db")]
+        files = [str(path) for path in Path(folder).glob("gauge_livesum_*.db") if _has_values(path)]
         found: Iterable[Metric] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
     else:
         found = LIVE.collect()
     return round(sum(sample.value for metric in found for sample in metric.samples))
+
+
+def _has_values(file: Path) -> bool:
+    """Not in the moment in which a worker makes it."""
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 class _Now(Collector):

@@ -5,6 +5,7 @@ into the sums of its key and accounts in the transaction that first stores it, s
 """
 
 import logging
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
@@ -68,8 +69,8 @@ class Recorder:
     INTERVAL = 1.0
     BATCH = 50  # lines of the spool, some 25 rows: SQLite stores them in 2 ms, in which every stream waits
     LIMIT = 5.0  # seconds one transaction may take, after which it is tried again
-    ADOPT_EVERY = 5  # intervals between looks for what dead workers left
-    CHECKPOINT_EVERY = 5  # intervals between takings of SQLite's write-ahead log into its database
+    ADOPT_EVERY = 5.0  # seconds between looks for what dead workers left
+    CHECKPOINT_EVERY = 5.0  # the same between takings of SQLite's write-ahead log into its file
 
     def __init__(self, engine: Engine, folder: Path):
         self._engine = engine
@@ -108,6 +109,8 @@ class Recorder:
     def start(self) -> None:
         self._writer = gevent.spawn(self._run)
         gevent.spawn(self._sync)
+        if self._engine.dialect.name == "sqlite":
+            gevent.spawn(self._checkpoint)
 
     def stop(self) -> None:
         """Write what is left and end. What the database does not take now, the next start finds in the spool."""
@@ -133,16 +136,14 @@ class Recorder:
     # ---- the writer
 
     def _run(self) -> None:
-        turn = 0
+        adopted = -self.ADOPT_EVERY
         while not self._stopping:
-            if turn % self.ADOPT_EVERY == 0:
+            if time.monotonic() >= adopted + self.ADOPT_EVERY:
                 self.adopt()
-            passed = not self._wake.wait(self.INTERVAL)
-            turn += passed
+                adopted = time.monotonic()
+            self._wake.wait(self.INTERVAL)
             self._wake.clear()
             self.flush()
-            if passed and turn % self.CHECKPOINT_EVERY == 0 and self._engine.dialect.name == "sqlite":
-                self._guarded(lambda: database.checkpoint(self._engine))
 
     def _sync(self) -> None:
         """Apart from the writer, which may have to wait for the database."""
@@ -150,6 +151,13 @@ class Recorder:
             with suppress(OSError):  # appending will say what is wrong with the disk
                 self._spool.sync(database.off_hub)
             gevent.sleep(self.INTERVAL)
+
+    def _checkpoint(self) -> None:
+        """Apart from the writer, too: states of accounts are written at once, however long a disk takes."""
+        while not self._stopping:
+            gevent.sleep(self.CHECKPOINT_EVERY)
+            with suppress(SQLAlchemyError):
+                database.checkpoint(self._engine)
 
     def _spooled(self, append: Callable[[Row], None], row: Row) -> bool:
         try:

@@ -36,5 +36,5 @@ _as_always = globals()["post_worker_init"]
 def post_worker_init(worker: Any) -> None:
     from opus_api.services.request_log import Recorder
 
-    Recorder.CHECKPOINT_EVERY = 1_000_000
+    Recorder.CHECKPOINT_EVERY = 3600.0
     _as_always(worker)
