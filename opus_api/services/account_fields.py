@@ -202,6 +202,8 @@ def _check_option(option: Option, value: Any) -> None:
     kind = type(option.default)
     if option.default is not None and type(value) is not kind and not (kind is float and type(value) is int):
         raise FieldError(f"options.{option.name}", _KINDS[kind])
+    if isinstance(value, str):  # half of a character is text as well, and no page can show it
+        text(f"options.{option.name}", value)
 
 
 _KINDS = {

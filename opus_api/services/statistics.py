@@ -31,7 +31,7 @@ Place = tuple[str, int, str]  # dimension, hour since 1970, name
 Values = Mapping[str, Any] | sa.RowMapping  # by column of the log
 Group = int | str  # a period since 1970, or a name
 MOST_MODELS = 200  # told apart in one hour: clients make names up, and what was added up is kept for good
-OTHERS = "other"
+OTHERS = " other"  # a page shows no space; no model's name begins with one (wire/checks.py)
 STEPS = 4  # buckets to a doubling of the time: a percentile is at most 9 % off
 
 
@@ -101,7 +101,7 @@ def _names(row: Values) -> Iterator[tuple[str, str]]:
 
 def add(connection: Connection, rows: Sequence[Values]) -> None:
     """Count rows that this transaction inserts. In one order, so that two workers never wait for each other."""
-    places = sorted(_bounded(connection, tally(rows)).items(), key=lambda item: item[0])
+    places = sorted(_bounded(connection, tally(rows), _served(rows)).items(), key=lambda item: item[0])
     usage, latency = [], []
     for (dimension, hour, name), found in places:
         place = {"dimension": dimension, "hour": hour, "name": name}
@@ -112,21 +112,30 @@ def add(connection: Connection, rows: Sequence[Values]) -> None:
         _count(connection, LATENCY, latency)
 
 
-def _bounded(connection: Connection, found: Mapping[Place, Tally]) -> dict[Place, Tally]:
-    """The same, with models beyond MOST_MODELS of an hour as OTHERS. Two workers at once may let in a few more."""
+def _served(rows: Iterable[Values]) -> set[tuple[int, str]]:
+    """Hours and models of rows that were answered or came to an account: no name that was only made up."""
+    served = (row for row in rows if row["account_id"] is not None or row["outcome"] == "ok")
+    return {(int(row["time"].timestamp()) // HOUR, row["model"] or "") for row in served}
+
+
+def _bounded(connection: Connection, found: Mapping[Place, Tally], served: set[tuple[int, str]]) -> dict[Place, Tally]:
+    """The same, with models as OTHERS that nobody served, or beyond MOST_MODELS of an hour. Two workers at once may let
+    in a few more."""
     kept: dict[Place, Tally] = {}
     room: dict[int, set[str]] = {}  # of an hour: names that it has, or gets
     for (dimension, hour, name), counted in found.items():
-        if dimension == "model":
+        if dimension == "model" and name:
             known = room.get(hour) or room.setdefault(hour, _models_of(connection, hour))
-            name = name if name in known or len(known) < MOST_MODELS else OTHERS
-            known.add(name)
+            if (hour, name) in served and len(known) < MOST_MODELS:
+                known.add(name)
+            name = name if name in known else OTHERS
         kept.setdefault((dimension, hour, name), Tally()).merge(counted)
     return kept
 
 
 def _models_of(connection: Connection, hour: int) -> set[str]:
-    return set(connection.scalars(select(USAGE.c.name).where(USAGE.c.dimension == "model", USAGE.c.hour == hour)))
+    names = select(USAGE.c.name).where(USAGE.c.dimension == "model", USAGE.c.hour == hour)
+    return set(connection.scalars(names)) - {"", OTHERS}
 
 
 def add_refusals(connection: Connection, refused: Mapping[tuple[int, str, int], int]) -> None:
@@ -188,16 +197,27 @@ def of_one(connection: Connection, by: str, name: str, start: datetime | None, e
     return shown(_span(connection, by, start, end).get(name) or Tally())
 
 
+def has_others(connection: Connection, start: datetime | None, end: datetime | None) -> bool:
+    """Whether requests of a model may have been counted as OTHERS in the hours of a span."""
+    query = _grouped(USAGE, "model", *_hours_around(start, end), [])
+    return connection.execute(query.where(USAGE.c.name == OTHERS)).first() is not None
+
+
 def busiest(
     connection: Connection, by: str, start: datetime | None, end: datetime | None, most: int
 ) -> list[tuple[str, int]]:
-    """Names of one of ``DIMENSIONS`` ("" for none) with their requests in the hours of a span; less than ``answer``."""
-    first = None if start is None else start.timestamp() // HOUR
-    last = None if end is None else -(-end.timestamp() // HOUR)
+    """Names of one of ``DIMENSIONS`` ("" for none) with their requests in the hours of a span; less than ``answer``.
+    OTHERS is left out: no row has that name."""
     requests = sa.func.sum(USAGE.c.requests)
-    query = _grouped(USAGE, by, first, last, [requests.label("requests")])
-    rows = connection.execute(query.order_by(requests.desc(), USAGE.c.name).limit(most))
-    return [(row.group, int(row.requests)) for row in rows]
+    query = _grouped(USAGE, by, *_hours_around(start, end), [requests.label("requests")])
+    busy = query.where(USAGE.c.name != OTHERS).order_by(requests.desc(), USAGE.c.name).limit(most)
+    return [(row.group, int(row.requests)) for row in connection.execute(busy)]
+
+
+def _hours_around(start: datetime | None, end: datetime | None) -> tuple[float | None, float | None]:
+    """The hours that a span touches, the last not included."""
+    first = None if start is None else start.timestamp() // HOUR
+    return first, None if end is None else -(-end.timestamp() // HOUR)
 
 
 def period_name(by: str, start: datetime) -> str:

@@ -99,6 +99,6 @@ def _value(name: str, text: str) -> Any:
     if name == "models" and not text.lstrip().startswith("["):
         return [word.strip() for word in text.split(",") if word.strip()]
     try:
-        return jsons.loads(text)
+        return jsons.loads_strict(text)  # it is to be stored
     except jsons.JsonError:
         return text

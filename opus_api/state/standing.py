@@ -302,11 +302,10 @@ def _backoff(standing: Standing, base: float, cap: float) -> float:
 
 def _later(untils: Mapping[str, float], model: str, until: float, now: float) -> dict[str, float]:
     """Of MOST_MODELS at most: clients make names up, and all of them travel at each change. The first to end go."""
-    kept = {name: at for name, at in untils.items() if at > now}
-    kept[model] = max(until, kept.get(model, 0.0))
-    if len(kept) <= MOST_MODELS:
-        return kept
-    return dict(sorted(kept.items(), key=lambda item: item[1])[-MOST_MODELS:])
+    others = [(at, name) for name, at in untils.items() if at > now and name != model]
+    room = MOST_MODELS - 1  # the one that was just learnt stays, however soon it ends
+    kept = {name: at for at, name in sorted(others)[-room:]}
+    return kept | {model: max(until, untils.get(model, 0.0))}
 
 
 # ---- what the database and persons say

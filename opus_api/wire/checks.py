@@ -52,6 +52,8 @@ def model_name(body: Mapping[str, Any]) -> str:
     name: str = required(body, "model", str)
     if not name:
         raise refused(("model",), "String should have at least 1 character")
+    if name[0] == " ":  # the statistics call by such a name what they do not tell apart
+        raise refused(("model",), "String should not begin with a space")
     if len(name) > LONGEST_MODEL:
         raise refused(("model",), f"String should have at most {LONGEST_MODEL} characters")
     return name

@@ -33,6 +33,7 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
     "members": [
         ({"model": ABSENT}, "model: Field required"),
         ({"model": 7}, "model: Input should be a valid string"),
+        ({"model": " other"}, "model: String should not begin with a space"),
         ({"model": ""}, "model: String should have at least 1 character"),
         ({"model": "m" * 257}, "model: String should have at most 256 characters"),
         ({"max_tokens": ABSENT}, "max_tokens: Field required"),

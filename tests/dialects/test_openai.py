@@ -20,6 +20,7 @@ PARTS = "messages.1.content: Input should be a valid string or list of content p
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model": ABSENT}, "model: Field required"),
+    ({"model": " other"}, "model: String should not begin with a space"),
     ({"model": ""}, "model: String should have at least 1 character"),
     ({"model": "m" * 257}, "model: String should have at most 256 characters"),
     ({"messages": ABSENT}, "messages: Field required"),

@@ -83,6 +83,7 @@ def test_addresses_that_lead_inside_are_refused(url: str) -> None:
         ("options", [], "options: must be an object."),
         ("options", {"colour": True}, "options.colour: is no option of openai; there are: "),
         ("options", {"vision": "yes"}, "options.vision: must be true or false."),
+        ("options", {"system_role": "\ud800"}, "options.system_role: must not contain half of a character."),
         ("options", {"max_tokens": True}, "options.max_tokens: must be a whole number."),
         ("proxy", "socks5://proxy:1080", "proxy: must be an address"),
         ("proxy", "http://proxy:port", "proxy: is not an address."),

@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
+from sqlalchemy.dialects import mysql
 
 from opus_api.extensions import db
 from opus_api.services import overview
@@ -48,3 +50,14 @@ def test_every_period_is_there_up_to_now(app: Flask, period: str, count: int, la
         last,
         [0] * (count - 1) + [1],
     )
+
+
+def test_what_the_front_page_asks_is_understood_by_mysql(app: Flask) -> None:
+    asked: list[Any] = []
+    sa.event.listen(db.engine, "before_execute", lambda _connection, statement, *_: asked.append(statement))
+    with db.engine.connect() as connection:
+        overview.first_steps(connection, NOON, anonymous="off")
+        overview.figures(connection, NOON)
+        overview.series(connection, overview.PERIODS["24h"], NOON)
+    assert asked
+    assert not [one for one in asked if "FILTER (" in str(one.compile(dialect=mysql.dialect()))]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from opus_api.extensions import db
-from opus_api.services import statistics
+from opus_api.services import logs, statistics
 from opus_api.services.request_log import BLANK, LOGS
 
 START = datetime(2026, 1, 2, 22, 0, tzinfo=UTC)
@@ -124,3 +124,28 @@ def test_of_made_up_models_two_hundred_an_hour_are_told_apart_and_none_is_lost(a
     assert sum(found.values()) == known + 300
     write(row(3000, model="of the next hour", time=START + HOUR))
     assert counted("model")["of the next hour"] == 1
+
+
+def test_made_up_models_take_no_places_of_those_that_are_served(app: Flask) -> None:
+    made_up = [row(n, model=f"m{n}", status=404, outcome="client_error") for n in range(300)]
+    write(*made_up)
+    write(row(400, model="real", account_id=1), row(401, model="real", status=529, outcome="overloaded"))
+    write(row(402, model="other"))
+    assert counted("model") == {statistics.OTHERS: 300, "real": 2, "other": 1}
+
+
+def test_what_is_not_told_apart_is_no_choice_of_a_filter(app: Flask) -> None:
+    write(row(1, model="made up", status=404, outcome="client_error"), row(2, model="real"))
+    with db.engine.connect() as connection:
+        assert statistics.busiest(connection, "model", None, None, 9) == [("real", 1)]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_the_summary_of_a_model_counts_also_what_was_not_told_apart(app: Flask, deleted: bool) -> None:
+    write(*(row(n, status=503, outcome="overloaded") for n in range(3)))
+    write(row(3), row(4), row(5, model="n"))
+    with db.engine.begin() as connection:
+        if deleted:
+            connection.execute(sa.delete(LOGS))
+        found = logs.summary(connection, logs.Filter(model="m"))
+    assert found.figures["requests"] == (2 if deleted else 5)

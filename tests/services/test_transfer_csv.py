@@ -71,6 +71,11 @@ def test_what_is_no_number_and_no_json_is_left_to_the_check_of_its_field() -> No
     assert rows == [{"provider": "openai", "name": "one", "priority": "high", "options": "{", "model_map": "x"}]
 
 
+def test_half_of_a_character_in_a_cell_is_no_json() -> None:
+    rows, _ = transfer_csv.read('provider,name,options\nopenai,one,"{""system_role"": ""\\ud800""}"')
+    assert rows[0]["options"] == '{"system_role": "\\ud800"}'
+
+
 @pytest.mark.parametrize("text", ["provider,name,api_key_hint\nopenai,one,6789", "provider,name\nopenai,one"])
 def test_a_table_without_credentials_says_so(text: str) -> None:
     assert transfer_csv.read(text) == ([{"provider": "openai", "name": "one"}], True)

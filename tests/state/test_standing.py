@@ -253,3 +253,13 @@ def test_of_made_up_models_the_last_hundred_are_remembered(verdict: Verdict, mod
     known = {**found.standings[1].absent_until, **found.standings[1].models_until}
     assert set(known) == {f"m{n}" for n in range(200, 300)}
     assert len(standing.gates(found)) == 100
+
+
+def test_a_model_that_was_just_learnt_is_remembered_among_a_hundred_that_last_longer() -> None:
+    found = fleet(1)
+    for n in range(100):
+        found = standing.failed(found, 1, f"m{n}", failure(Verdict.RATE, 600, True), 3, NOW)
+    found = standing.failed(found, 1, "soon over", failure(Verdict.RATE, 60, True), 3, NOW)
+    known = found.standings[1].models_until
+    assert len(known) == 100
+    assert known["soon over"] == NOW + 60

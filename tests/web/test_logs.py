@@ -118,7 +118,7 @@ def test_a_bad_value_is_a_422_that_names_it(api: FlaskClient, path: str, field: 
 
 def test_statistics(api: FlaskClient) -> None:
     write(3, model="m", duration_ms=100, input_tokens=10, output_tokens=2)
-    write(1, model="n", outcome="upstream_error", duration_ms=100)
+    write(1, model="n", account_id=1, outcome="upstream_error", duration_ms=100)
     assert ask(api, "/stats?by=model")["data"] == [
         {"key": "m", "requests": 3, "errors": 0, "input_tokens": 30, "output_tokens": 6, "p50_ms": 107, "p95_ms": 107},
         {"key": "n", "requests": 1, "errors": 1, "input_tokens": 0, "output_tokens": 0, "p50_ms": 107, "p95_ms": 107},
