@@ -6,12 +6,15 @@ from typing import Any
 from flask import render_template, request
 
 from opus_api.models import Change
-from opus_api.services import audit
+from opus_api.services import audit, stored_words
 from opus_api.web.console import page_blueprint
+from opus_api.web.languages import in_words
+from opus_api.wire.errors import Phrase
 
 bp = page_blueprint("changes_pages")
 
 PER_PAGE = 30
+MOST_IN_A_COLUMN = 12  # characters, on a phone; what is longer takes the whole width there
 
 
 @bp.get("/changes")
@@ -32,16 +35,23 @@ def index() -> str:
 
 def _row(change: Change) -> dict[str, Any]:
     hidden = change.before is None and change.after is None
+    title = stored_words.change(change.what)
+    is_ours = isinstance(title, Phrase)  # not of a setting, whose values are nobody's words
+    before, after = (_said(value, is_ours) for value in (change.before, change.after))
     return {
         "time": change.created_at,
         "who": change.who,
         "what": change.what,
-        "before": None if hidden else _said(change.before),
-        "after": None if hidden else _said(change.after),
+        "title": in_words(title) if is_ours else title,
+        "before": None if hidden else before,
+        "after": after,
+        "is_long": max(len(before), len(after)) > MOST_IN_A_COLUMN,
     }
 
 
-def _said(value: Any) -> str:
+def _said(value: Any, is_ours: bool) -> str:
     if value is None:
         return "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return in_words(stored_words.state(value)) if is_ours else value
+    return json.dumps(value, ensure_ascii=False)

@@ -20,6 +20,7 @@ from opus_api.web.chat_forms import ChatForm
 from opus_api.web.console import grouped, page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.errors import dialect_error
+from opus_api.web.languages import reason_in_words
 from opus_api.web.messages import Asking
 from opus_api.wire import ids, jsons
 from opus_api.wire.errors import InvalidRequest
@@ -74,7 +75,7 @@ def _check_account(account_id: int | None) -> None:
     if account is not None and account.state == "disabled":
         raise InvalidRequest(gettext("%(name)s is disabled. Enable it to test it.", name=account.name))
     if account is not None and account.state == "invalid":
-        why = account.state_reason or ""
+        why = reason_in_words(account.state_reason)
         raise InvalidRequest(gettext("%(name)s is invalid: %(why)s. Validate or reset it.", name=account.name, why=why))
 
 

@@ -337,6 +337,7 @@ def register(app: Flask) -> None:
         "distance": distance,
         "rfc3339": rfc3339,
         "grouped": grouped,
+        "reason_in_words": languages.reason_in_words,
         "short": short,
         "span_of": span_of,
         "took": took,

@@ -24,7 +24,7 @@ from opus_api.web.auth import person
 from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
-from opus_api.web.languages import in_words
+from opus_api.web.languages import in_words, reason_in_words
 from opus_api.wire.errors import ApiError
 
 bp = page_blueprint("cookies_pages")
@@ -79,7 +79,7 @@ def row_of(account: Account) -> Row:
         name=account.name,
         hint=service.hint(account.api_key),
         state=state,
-        reason=account.state_reason if state == account.state else None,
+        reason=reason_in_words(account.state_reason) if state == account.state else None,
         until=account.state_until if state == account.state else None,
         models=[*account.model_map, *(account.models or account.listed_models or [])],
         priority=account.priority,

@@ -7,6 +7,7 @@ from flask_babel import gettext
 
 from opus_api.config import ROOT
 from opus_api.extensions import babel
+from opus_api.services import stored_words
 from opus_api.wire.errors import Phrase
 
 
@@ -38,6 +39,12 @@ def in_words(said: str) -> str:
         values = {name: in_words(one) if isinstance(one, Phrase) else one for name, one in said.values.items()}
         return str(gettext(said.template, **values))
     return str(gettext(said)) if said else ""  # gettext("") is the catalog's header
+
+
+def reason_in_words(text: str | None) -> str:
+    """Why an account is in its state, as far as the words are ours."""
+    found = stored_words.reason(text)
+    return in_words(found) if isinstance(found, Phrase) else found
 
 
 def register(app: Flask) -> None:

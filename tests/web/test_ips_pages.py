@@ -159,3 +159,29 @@ def test_who_blocked_and_unblocked_an_address_is_told(person: FlaskClient, post:
         ("admin", "block 192.0.2.7/32", terms, None),
     ]
     assert "guesses keys" in person.get("/changes").text
+
+
+@pytest.mark.parametrize(
+    "language, told, states",
+    [
+        ("en", ["key one", "block 192.0.2.7/32"], ["live", "revoked"]),
+        ("zh", ["密钥 one", "封禁 192.0.2.7/32"], ["有效", "已吊销"]),
+    ],
+)
+def test_changes_are_told_in_the_language_of_the_page(
+    person: FlaskClient, language: str, told: list[str], states: list[str]
+) -> None:
+    noted(1, what="key one", before="live", after="revoked")
+    noted(1, what="block 192.0.2.7/32", before=None, after={"reason": "live"})
+    noted(1, what="strategy", before="deleted", after="live")  # a setting's value is no word
+    page = person.get("/changes", headers={"Accept-Language": language}).text
+    for part in (*told, *states, "{&#34;reason&#34;: &#34;live&#34;}", "deleted"):
+        assert f">{part}</" in page
+    assert 'href="/changes?what=key+one"' in page
+
+
+def test_what_is_too_long_for_a_column_of_a_phone_takes_the_whole_width_there(person: FlaskClient) -> None:
+    noted(1, before=30, after=7)
+    assert "mono wide" not in person.get("/changes").text
+    noted(1, before=None, after={"reason": "guesses keys"})
+    assert person.get("/changes").text.count("mono wide") == 2

@@ -502,6 +502,23 @@ def test_what_runs_now_is_said_to_be_of_this_machine_where_there_may_be_others(
     assert told in page.partition('<span class="muted small num"')[2].partition("\n")[0]
 
 
+@pytest.mark.parametrize(
+    "kept, told",
+    [
+        ("rate limit reached", "已达到速率限制"),
+        ("suspended", "已被封停"),
+        ("credential refused 3 times: invalid x-api-key", "凭据被拒绝 3 次：invalid x-api-key"),
+        ("failed 5 times: suspended", "失败 5 次：suspended"),
+        ("what a provider said", "what a provider said"),
+    ],
+)
+def test_why_an_account_is_out_is_told_in_the_language_of_the_page(person: FlaskClient, kept: str, told: str) -> None:
+    account = add(state="invalid", state_reason=kept)
+    for path in ("/dashboard", "/cookies", f"/cookies/{account.id}/edit"):
+        assert told in person.get(path, headers={"Accept-Language": "zh"}).text
+        assert kept in person.get(path).text
+
+
 @pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])
 def test_a_full_dashboard_weighs_at_most_60_kb(person: FlaskClient, period: str) -> None:
     moments = [now() - timedelta(hours=hours) for hours in range(24 * 30)]

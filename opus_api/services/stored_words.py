@@ -1,0 +1,47 @@
+"""English of ours that rows keep, such as why an account is out: made Phrases again, which pages translate."""
+
+import re
+from collections.abc import Iterable
+
+from opus_api.wire.errors import Phrase
+
+REASONS = (
+    Phrase("rate limit reached"),
+    Phrase("quota or credit used up"),
+    Phrase("suspended"),
+    Phrase("credential refused %(n)s times: %(why)s"),
+    Phrase("failed %(n)s times: %(why)s"),
+)
+CHANGES = (
+    Phrase("key %(name)s"),
+    Phrase("block %(name)s"),
+    Phrase("account %(name)s"),
+    Phrase("accounts exported with secrets"),
+)
+STATES = (Phrase("live"), Phrase("revoked"), Phrase("deleted"), Phrase("erased"))  # of a key or an account, in a change
+
+
+def reason(text: str | None) -> str:
+    """Why an account is in its state; the words of its provider stay as they are."""
+    return _read(text or "", REASONS)
+
+
+def change(text: str) -> str:
+    """What was changed."""
+    return _read(text, CHANGES)
+
+
+def state(text: str) -> str:
+    """What a key or an account was before or after a change."""
+    return _read(text, STATES)
+
+
+def _read(text: str, phrases: Iterable[Phrase]) -> str:
+    for phrase in phrases:
+        if found := _pattern(phrase).fullmatch(text):
+            return Phrase(phrase.template, **found.groupdict())
+    return text
+
+
+def _pattern(phrase: Phrase) -> re.Pattern[str]:
+    return re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>.*)", re.escape(phrase.template)), re.DOTALL)
