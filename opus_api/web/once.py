@@ -2,11 +2,14 @@
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import ParamSpec
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, has_request_context, request
 from flask.typing import ResponseReturnValue
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
 from opus_api import crypto
 from opus_api.extensions import db
@@ -25,7 +28,8 @@ MARK = "_is_done_once"  # of a view; the OpenAPI document names the header where
 
 def once(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
     """For views that answer JSON, below ``signed_in``: a person's call with the same key within 24 hours gets the same
-    answer. One that was refused may be sent again; one that ended in any other error stays in doubt, as a 409."""
+    answer. One that was refused, or that the database failed before anything was saved, may be sent again; one that
+    ended in any other error stays in doubt, as a 409."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
@@ -38,11 +42,18 @@ def once(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnVa
         known = done_calls.begin(engine, name, said)
         if known is not None:
             return _answer(known, {"Idempotency-Replayed": "true"})
+        g.has_committed = False
         try:
             response = current_app.make_response(view(*args, **kwargs))
         except ApiError:
             db.session.rollback()
             done_calls.forget(engine, name)
+            raise
+        except SQLAlchemyError:
+            db.session.rollback()
+            if not g.has_committed:
+                with suppress(SQLAlchemyError):  # when it is still away, the call stays in doubt
+                    done_calls.forget(engine, name)
             raise
         db.session.rollback()
         done_calls.end(engine, name, Reply(response.status_code, response.get_data(as_text=True)))
@@ -50,6 +61,13 @@ def once(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnVa
 
     setattr(guarded, MARK, True)
     return guarded
+
+
+@event.listens_for(Engine, "commit")
+def _note_commit(_: object) -> None:
+    """Before each commit; whether one that fails has happened, nobody knows."""
+    if has_request_context():
+        g.has_committed = True
 
 
 def _answer(reply: Reply, headers: dict[str, str]) -> Response:

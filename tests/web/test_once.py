@@ -101,8 +101,23 @@ def test_after_a_day_it_is_forgotten_before_and_by_the_cleanup(app: Flask, make:
     assert retention.purge_done_calls(db.engine) == 1
 
 
+def test_a_call_that_the_database_failed_before_it_saved_anything_may_be_sent_again(
+    make: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Any:
+        raise OperationalError("INSERT", {}, Exception("gone"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api_keys, "create", broken)
+        assert make().status_code == 503
+    assert make().status_code == 201
+    assert names() == ["laptop"]
+
+
 def test_of_an_error_of_ours_nobody_knows_whether_it_took_effect(make: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> Any:
+        db.session.execute(sa.select(User.id))
+        db.session.commit()
         raise OperationalError("COMMIT", {}, Exception("gone"))
 
     with monkeypatch.context() as patch:
