@@ -6,6 +6,7 @@ Every command takes --json. What goes wrong is one line on standard error and ex
 import functools
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,7 +72,7 @@ def command(group: AppGroup, name: str) -> Callable[[F], click.Command]:
             except SQLAlchemyError as error:
                 missing = "installation" not in current_app.extensions
                 _fail(NOT_MIGRATED if missing else f"The database refused this ({type(error).__name__}); try again.")
-            click.echo(json.dumps(value, ensure_ascii=False) if as_json else plain(text))
+            click.echo(json_text(value) if as_json else plain(text))
 
         option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
         made: click.Command = group.command(name)(option(run))
@@ -90,7 +91,21 @@ def _fail(sentence: str) -> Any:
 
 def plain(text: str) -> str:
     """Without what would steer a terminal: some of it is what another server said, or a file. Lines stay lines."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+    return "".join("\ufffd" if _steers(one) else one for one in text)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """The same as JSON, where it can be escaped, so that nothing is lost."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return "".join(json.dumps(one)[1:-1] if _steers(one) else one for one in text)
+
+
+STEERING = ("Cc", "Cs", "Cn")  # control characters, halves of a character, and what is none
+BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they reorder what is read
+
+
+def _steers(one: str) -> bool:
+    return one not in "\n\t" and (unicodedata.category(one) in STEERING or one in BIDI)
 
 
 def secret(from_stdin: bool, prompt: str, confirm: bool = False) -> str:

@@ -1,6 +1,5 @@
 """`flask accounts export|import|pull|rotate-key`: accounts between installations, and under another encryption key."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import click
 from flask import current_app
 
-from opus_api.cli import PASSWORD_STDIN, accounts_group, command, secret, service
+from opus_api.cli import PASSWORD_STDIN, accounts_group, command, json_text, secret, service
 from opus_api.extensions import db
 from opus_api.services import rekeying, transfer
 from opus_api.wire import jsons
@@ -20,7 +19,7 @@ from opus_api.wire.errors import InvalidRequest
 @click.option("--json", "_", is_flag=True, help="It is JSON either way.")
 def accounts_export(secrets: bool, _: bool) -> None:
     """Print all accounts, for `flask accounts import` elsewhere."""
-    click.echo(json.dumps(transfer.export(service(), secrets), ensure_ascii=False, indent=1))
+    click.echo(json_text(transfer.export(service(), secrets), indent=1))
 
 
 @command(accounts_group, "import")

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey
+from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -62,6 +63,13 @@ class Secret(TypeDecorator[str]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         return crypto.current().decrypt(value) if value else None
+
+
+class LongSecret(Secret):
+    """More than the 64 KB that MySQL's TEXT has room for."""
+
+    impl = sa.Text().with_variant(LONGTEXT(), "mysql")
+    cache_ok = True
 
 
 class Table(Base):
@@ -289,7 +297,7 @@ class DoneCall(Table):
     name: Mapped[str] = mapped_column(sa.String(64), unique=True)  # a keyed hash of whose it is and the key
     request: Mapped[str] = mapped_column(sa.String(64))  # a keyed hash of method, path and body
     status: Mapped[int | None] = mapped_column()  # null: it has not ended
-    reply: Mapped[str | None] = mapped_column(Secret)  # it may hold an API key that is shown once
+    reply: Mapped[str | None] = mapped_column(LongSecret)  # it may hold an API key that is shown once
 
 
 class JobRun(Base):

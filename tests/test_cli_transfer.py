@@ -18,6 +18,7 @@ from cryptography.fernet import Fernet
 from flask import Flask
 
 from opus_api import config, create_app, crypto
+from opus_api.cli import plain
 from opus_api.config import ConfigError
 from opus_api.extensions import db
 from opus_api.models import Account
@@ -66,6 +67,23 @@ def test_another_file_is_one_sentence(flask: Commands, tmp_path: Path, content: 
     if content is not None:
         file.write_text(content)
     assert flask.error("accounts", "import", str(file)).endswith(sentence)
+
+
+@pytest.mark.parametrize("call", [("accounts", "list", "--json"), ("accounts", "export")])
+def test_json_of_the_command_line_steers_no_terminal_and_loses_nothing(flask: Commands, call: tuple[str, ...]) -> None:
+    name = "é\x9b2J\u202e\u3000\U0001f468\u200d\U0001f469"
+    db.session.add(Account(provider="openai", name=name, api_key=KEY))
+    db.session.commit()
+    told = flask.text(*call)
+    assert r"é\u009b2J\u202e" + "\u3000\U0001f468\u200d\U0001f469" in told
+    found = json.loads(told)
+    assert [account["name"] for account in found.get("data") or found["accounts"]] == [name]
+
+
+def test_good_text_reaches_the_terminal_as_it_is() -> None:
+    good = "a\u3000b\u00a0c\t\U0001f468\u200d\U0001f469\n"
+    assert plain(good) == good
+    assert plain("a\x1b\x9b\u202e\u200f\ud800\U0003fffe") == "a" + 6 * "\ufffd"
 
 
 # --- pull

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from flask_migrate import downgrade, upgrade
+from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import CreateTable
 
 from opus_api import config, create_app
 from opus_api.extensions import db
@@ -63,6 +65,11 @@ def test_the_app_starts_on_a_database_that_was_just_migrated(empty_database: con
     with app.app_context():
         assert app.extensions["snapshots"].current().accounts == ()
         db.engine.dispose()
+
+
+def test_mysql_has_room_for_a_long_reply() -> None:
+    table = str(CreateTable(db.metadata.tables["done_calls"]).compile(dialect=mysql.dialect()))
+    assert "reply LONGTEXT" in table
 
 
 def test_rows_of_the_log_keep_their_time(empty_database: config.Settings) -> None:

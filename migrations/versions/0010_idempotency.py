@@ -5,6 +5,7 @@ Revision ID: 0010
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.mysql import LONGTEXT
 
 revision = "0010"
 down_revision = "0009"
@@ -14,6 +15,7 @@ depends_on = None
 
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Time = sa.DateTime(timezone=True)
+LongText = sa.Text().with_variant(LONGTEXT(), "mysql")
 
 
 def upgrade() -> None:
@@ -24,7 +26,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("request", sa.String(length=64), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("reply", sa.Text(), nullable=True),
+        sa.Column("reply", LongText, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_done_calls"),
         sa.UniqueConstraint("name", name="uq_done_calls_name"),
         sqlite_autoincrement=True,

@@ -70,10 +70,17 @@ def pull(url: str, username: str, password: str) -> Flow[dict[str, Any]]:
     token = _token(base, login)
     try:
         _answer(base, (yield _request("POST", f"{base}/api/auth/confirm", {"password": password}, token)))
-        return _answer(base, (yield _request("GET", f"{base}/v2/accounts/export?secrets=1", None, token)))
-    finally:
-        with suppress(Failure):  # what was asked for is here, or the reason why not
-            yield _request("POST", f"{base}/api/auth/logout", {}, token)
+        found = _answer(base, (yield _request("GET", f"{base}/v2/accounts/export?secrets=1", None, token)))
+    except Exception:  # not GeneratorExit: then nobody sends requests any more
+        yield from _sign_out(base, token)
+        raise
+    yield from _sign_out(base, token)
+    return found
+
+
+def _sign_out(base: str, token: str) -> Flow[None]:
+    with suppress(Failure):  # what was asked for is here, or the reason why not
+        yield _request("POST", f"{base}/api/auth/logout", {}, token)
 
 
 def _token(base: str, login: HttpResponse) -> str:

@@ -7,6 +7,8 @@ from flask.testing import FlaskClient
 
 from opus_api.extensions import db
 from opus_api.models import Account, Change
+from opus_api.services import transfer
+from opus_api.wire.http import HttpResponse
 from tests.conftest import Provider
 
 KEY = "sk-upstream-0123456789"
@@ -134,3 +136,10 @@ def test_another_file_is_a_422_that_says_what_is_expected(api: FlaskClient, docu
 def test_strangers_may_not(client: FlaskClient, path: str) -> None:
     assert client.post(f"/v2/accounts/{path}", json={"accounts": []}).status_code == 401
     assert client.get("/v2/accounts/export").status_code == 401
+
+
+def test_a_pull_that_is_given_up_ends_quietly() -> None:
+    flow = transfer.pull("http://other.example", "admin", "password")
+    next(flow)
+    flow.send(HttpResponse(200, {}, b'{"token": "t"}'))
+    flow.close()  # it must not ask for another exchange
