@@ -12,8 +12,10 @@ from flask import Flask, abort, current_app, flash, redirect, render_template, r
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from flask_login import current_user
+from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.wrappers import Response
 
+from opus_api.extensions import db
 from opus_api.models import Account, now
 from opus_api.services import account_events, account_fields, deleted_accounts, saved_settings, settings, validation_run
 from opus_api.services import accounts as service
@@ -25,7 +27,7 @@ from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
 from opus_api.web.languages import in_words, reason_in_words
-from opus_api.wire.errors import ApiError
+from opus_api.wire.errors import ApiError, NotFound
 
 bp = page_blueprint("cookies_pages")
 
@@ -391,17 +393,33 @@ def _validated(chosen: Sequence[Account]) -> tuple[str, str]:
 
 
 def _switched(chosen: Sequence[Account], state: str) -> tuple[str, str]:
-    for account_id in [account.id for account in chosen]:
-        accounts().update(account_id, {"state": state})
+    done = _each(chosen, lambda account_id: accounts().update(account_id, {"state": state}))
     if state == "disabled":
-        return gettext("%(n)s accounts are disabled.", n=len(chosen)), "success"
-    return gettext("%(n)s accounts are enabled.", n=len(chosen)), "success"
+        return _with_gone(gettext("%(n)s accounts are disabled.", n=done), len(chosen) - done)
+    return _with_gone(gettext("%(n)s accounts are enabled.", n=done), len(chosen) - done)
 
 
 def _were_reset(chosen: Sequence[Account]) -> tuple[str, str]:
+    done = _each(chosen, accounts().reset)
+    return _with_gone(gettext("%(n)s accounts may be used again at once.", n=done), len(chosen) - done)
+
+
+def _each(chosen: Sequence[Account], change: Callable[[int], Account]) -> int:
+    """How many were changed; somebody may delete one meanwhile, which is no reason to leave out the others."""
+    done = 0
     for account_id in [account.id for account in chosen]:
-        accounts().reset(account_id)
-    return gettext("%(n)s accounts may be used again at once.", n=len(chosen)), "success"
+        try:
+            change(account_id)
+            done += 1
+        except (NotFound, StaleDataError):  # gone before it was read, or before it was written
+            db.session.rollback()
+    return done
+
+
+def _with_gone(sentence: str, gone: int) -> tuple[str, str]:
+    if not gone:
+        return sentence, "success"
+    return gettext("%(said)s Deleted meanwhile: %(n)s.", said=sentence, n=gone), "warning"
 
 
 ONE: dict[str, Callable[[int], Response]] = {

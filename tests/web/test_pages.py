@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.testing import FlaskClient
 
@@ -13,6 +14,7 @@ from opus_api import config
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
 from opus_api.services import api_keys, overview
+from opus_api.services.accounts import Accounts
 from opus_api.state import Health
 from opus_api.web import console, dashboard_pages
 from tests.conftest import PASSWORD, Provider
@@ -215,6 +217,27 @@ def test_what_is_ticked_in_the_list_is_disabled_enabled_reset_and_validated(
     assert "2 accounts may be used again at once." in post("/cookies/act", do="reset", account=[two.id, three.id, 99])
     assert states() == ["active"] * 3
     assert "2 of 2 accounts are valid." in post("/cookies/act", do="validate", account=[one.id, two.id])
+
+
+@pytest.mark.parametrize("do, said", [("disabled", "are disabled"), ("reset", "may be used again at once")])
+def test_an_account_that_is_deleted_meanwhile_keeps_no_other_from_what_was_ticked(
+    post: Callable[..., str], monkeypatch: pytest.MonkeyPatch, do: str, said: str
+) -> None:
+    ids = [add(name, state="cooling").id for name in ("one", "two", "three")]
+    get = Accounts.get
+
+    def found(self: Accounts, account_id: int) -> Account:
+        if account_id == ids[1] and (account := db.session.get(Account, account_id)):
+            db.session.delete(account)
+            db.session.commit()
+        return get(self, account_id)
+
+    monkeypatch.setattr(Accounts, "get", found)
+    told = post("/cookies/act", do=do, account=ids)
+    assert f"2 accounts {said}. Deleted meanwhile: 1." in told.replace("\n", " ")
+    db.session.expire_all()
+    states = {account.id: account.state for account in db.session.scalars(sa.select(Account))}
+    assert states == dict.fromkeys([ids[0], ids[2]], "disabled" if do == "disabled" else "active")
 
 
 def test_the_list_tells_state_reason_and_healing(person: FlaskClient) -> None:
