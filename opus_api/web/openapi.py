@@ -154,7 +154,7 @@ def _responses(rule: Rule, known: Operation) -> Iterator[tuple[str, Any]]:
     if known.gives is not None:
         success["content"] = {known.media: {"schema": known.gives}}
     if known.streams:
-        success["content"]["text/event-stream"] = {"schema": TEXT}
+        success["content"]["text/event-stream"] = {"schema": schemas.STREAMED}
     yield str(known.status), success
     for status, schema in (known.also or {}).items():
         yield str(status), {"description": HTTPStatus(status).phrase, "content": {JSON: {"schema": schema}}}

@@ -12,6 +12,8 @@ from opus_api.upstreams import UPSTREAMS
 Schema = Mapping[str, Any]
 
 TEXT: Schema = {"type": "string"}
+# Of a stream: each of its events. OpenAI's have no name.
+STREAMED: Schema = {"type": "object", "properties": {"event": TEXT, "data": TEXT}, "required": ["data"]}
 FLAG: Schema = {"type": "boolean"}
 NUMBER: Schema = {"type": "number"}
 WHOLE: Schema = {"type": "integer"}

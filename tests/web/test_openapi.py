@@ -129,3 +129,17 @@ def test_whatever_is_sent_the_answer_is_one_that_the_document_names(fuzzed: Flas
     lasted = [seconds for operation in operations for seconds in fuzz(fuzzed, operation, examples)]
     assert len(lasted) >= 3 * len(operations)
     bars.report(16, operations=len(operations), calls=len(lasted), slowest_ms=1000 * max(lasted), failures=0)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_stream_is_what_the_document_says(fuzzed: Flask, path: str) -> None:
+    import schemathesis
+    from schemathesis.specs.openapi.checks import response_schema_conformance
+
+    operation = schemathesis.openapi.from_wsgi("/openapi.json", fuzzed)[path]["POST"]
+    messages = [{"role": "user", "content": "Hi"}]
+    body = {"model": "practice/claude-haiku-4-5", "max_tokens": 16, "messages": messages, "stream": True}
+    case = operation.Case(body=body, media_type="application/json")
+    response = case.call(headers=credentials(fuzzed))
+    assert response.headers["content-type"][0].startswith("text/event-stream")
+    case.validate_response(response, checks=[response_schema_conformance])
