@@ -101,7 +101,9 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 STEERING = ("Cc", "Cs", "Cn")  # control characters, halves of a character, and what is none
-BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they reorder what is read
+BIDI = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)  # they reorder what is read
 
 
 def _steers(one: str) -> bool:

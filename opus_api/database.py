@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import psycopg2.extensions
 import sqlalchemy as sa
 from gevent import Timeout, monkey
 from gevent.socket import wait_read, wait_write
+from gevent.threadpool import ThreadPool
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -91,7 +92,7 @@ def _sqlite_pragmas(connection: sqlite3.Connection, record: object) -> None:
 
 
 class Durable(sqlite3.Connection):
-    """A connection whose commits are on the disk when they return.
+    """A connection whose commits are on the disk when ``commit`` returns (as a context manager it does not call that).
 
     With ``synchronous = NORMAL`` SQLite itself takes them there only at the next checkpoint; with FULL it would do so
     at once, but wait in C, which stops every greenlet.
@@ -99,49 +100,80 @@ class Durable(sqlite3.Connection):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self._log = f"{_file_of(self)}-wal"
+        self._log = _log_of(self.execute(WHERE).fetchone()[2])
 
     def commit(self) -> None:
+        """What has happened is never told as a failure, or somebody would do it again: neither a disk that refuses nor
+        one that takes longer than the caller has time for."""
         wrote = self.in_transaction
         super().commit()
         if wrote:
-            off_hub(self._sync)
-
-    def _sync(self) -> None:
-        try:
-            with open(self._log, "rb") as log:
-                os.fsync(log.fileno())
-        except FileNotFoundError:  # who closed the file last has moved it into the database
-            pass
-        except OSError as error:
-            raise sqlite3.OperationalError(f"{self._log} was not taken to the disk ({error.strerror})") from error
+            with suppress(Timeout):
+                off_hub(partial(_sync, self._log))
 
 
-def _file_of(connection: Any) -> str:
-    """The absolute path of a connection's database."""
-    return str(connection.execute("PRAGMA database_list").fetchone()[2])
+WHERE = "PRAGMA database_list"  # its third column: the absolute path
+
+
+def _log_of(file: str) -> str:
+    return f"{file}-wal"
+
+
+_unsynced: set[str] = set()  # logs of which it was said that no disk takes them
+
+
+def _sync(path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        _unsynced.discard(path)
+    except FileNotFoundError:  # who closed the database last has moved it there
+        pass
+    except OSError as error:
+        if path not in _unsynced:
+            log.error("%s cannot be taken to the disk (%s)", path, error.strerror)
+        _unsynced.add(path)
 
 
 def checkpoint(engine: Engine) -> None:
     """Move what SQLite's write-ahead log holds into the database's file, as far as nobody reads it. What cannot be
     moved now, the next call may move. Raises SQLAlchemyError when there is no connection."""
     with engine.connect() as connection:
-        file = _file_of(connection.connection)
+        file = connection.exec_driver_sql(WHERE).one()[2]
     off_hub(partial(_checkpoint, file))
 
 
 def _checkpoint(file: str) -> None:
-    with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=0)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    # A log that never was without a writer during a checkpoint grows on; then the writers wait, for once.
+    with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(file, timeout=0)) as connection:
+        is_long = os.path.getsize(_log_of(file)) > LOG["journal_size_limit"]
+        connection.execute("PRAGMA wal_checkpoint(RESTART)" if is_long else "PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def off_hub(wait: Callable[[], None]) -> None:
     """Do what may wait long for a disk, in a thread where other greenlets would have to wait for it: not in the main
-    one, which runs commands and the end of a process."""
+    one, which runs commands and the end of a process. Raises OSError."""
     if gevent.getcurrent().parent is None:
         wait()
-    else:
-        gevent.get_hub().threadpool.apply(wait)
+        return
+    failure = _threads(gevent.get_hub()).apply(_tried, (wait,))
+    if failure is not None:
+        raise failure
+
+
+@cache
+def _threads(hub: Any) -> ThreadPool:
+    """Not the hub's own, where look-ups of names and passwords wait for their turn, too."""
+    return ThreadPool(4, hub=hub)
+
+
+def _tried(wait: Callable[[], None]) -> OSError | None:
+    """An error that leaves a thread is printed."""
+    try:
+        wait()
+    except OSError as error:
+        return error
+    return None
 
 
 def _execute_when_free(cursor: sqlite3.Cursor, statement: str, parameters: Any, context: object) -> bool:

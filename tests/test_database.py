@@ -1,5 +1,7 @@
 """The database never stops other greenlets for long, and an SQLite writer waits for its turn."""
 
+import errno
+import os
 import shutil
 import sqlite3
 import sys
@@ -8,6 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import gevent
 import pytest
 import sqlalchemy as sa
 from flask import Flask
@@ -40,7 +43,11 @@ def _in_the_file_itself(path: Path) -> bool:
         return bool(connection.execute("SELECT 1 FROM model_rules WHERE pattern = 'kept'").fetchall())
 
 
-def test_a_checkpoint_moves_the_log_into_the_file_while_others_write(app: Flask, settings: Settings) -> None:
+@pytest.mark.parametrize("limit", [database.LOG["journal_size_limit"], 0], ids=["short log", "long log"])
+def test_a_checkpoint_moves_the_log_into_the_file_while_others_write(
+    app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setitem(database.LOG, "journal_size_limit", limit)
     db.session.add(ModelRule(pattern="kept", target="b"))
     db.session.commit()
     path = settings.data_dir / "opus.db"
@@ -57,6 +64,50 @@ def test_a_checkpoint_that_cannot_be_is_left_for_the_next(tmp_path: Path) -> Non
     with pytest.raises(sqlite3.DatabaseError), closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     database._checkpoint(str(file))
+
+
+def _saved(name: str) -> None:
+    """One rule, by a greenlet that has a tenth of a second for it."""
+
+    engine = db.engine
+
+    def save() -> None:
+        with database.within(0.1), engine.begin() as connection:
+            connection.execute(sa.insert(ModelRule).values(pattern=name, target="b"))
+
+    gevent.spawn(save).get()
+
+
+def test_a_commit_that_the_disk_does_not_take_is_no_failure_and_one_line_for_each_outage(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for refused in (True, False, True):
+        with monkeypatch.context() as patch, caplog.at_level("ERROR"):
+            if refused:
+                patch.setattr(os, "fsync", refuse)
+            for n in range(3):
+                _saved(f"{db.session.query(ModelRule).count()} {n}")
+    assert db.session.query(ModelRule).count() == 9
+    assert caplog.text.count("cannot be taken to the disk") == 2
+
+
+def test_a_commit_is_none_the_less_one_when_the_disk_takes_longer_than_there_is_time(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: time.sleep(0.3))
+    _saved("one")
+    assert db.session.query(ModelRule).count() == 1
+
+
+def test_a_commit_does_not_stand_in_line_with_passwords_and_names_of_servers(app: Flask) -> None:
+    others = [gevent.get_hub().threadpool.spawn(time.sleep, 0.3) for _ in range(20)]
+    began = time.monotonic()
+    _saved("one")
+    assert time.monotonic() - began < 0.3
+    gevent.joinall(others)
 
 
 def test_a_users_rows_go_with_the_user(app: Flask, admin: User) -> None:

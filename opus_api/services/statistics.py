@@ -125,7 +125,9 @@ def _bounded(connection: Connection, found: Mapping[Place, Tally], served: set[t
     room: dict[int, set[str]] = {}  # of an hour: names that it has, or gets
     for (dimension, hour, name), counted in found.items():
         if dimension == "model" and name:
-            known = room.get(hour) or room.setdefault(hour, _models_of(connection, hour))
+            if hour not in room:
+                room[hour] = _models_of(connection, hour)
+            known = room[hour]
             if (hour, name) in served and len(known) < MOST_MODELS:
                 known.add(name)
             name = name if name in known else OTHERS

@@ -44,4 +44,4 @@ def _read(text: str, phrases: Iterable[Phrase]) -> str:
 
 
 def _pattern(phrase: Phrase) -> re.Pattern[str]:
-    return re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>.*)", re.escape(phrase.template)), re.DOTALL)
+    return re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>.*?)", re.escape(phrase.template)), re.DOTALL)

@@ -27,7 +27,7 @@ from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
 from opus_api.web.languages import in_words, reason_in_words
-from opus_api.wire.errors import ApiError, NotFound
+from opus_api.wire.errors import ApiError
 
 bp = page_blueprint("cookies_pages")
 
@@ -405,13 +405,13 @@ def _were_reset(chosen: Sequence[Account]) -> tuple[str, str]:
 
 
 def _each(chosen: Sequence[Account], change: Callable[[int], Account]) -> int:
-    """How many were changed; somebody may delete one meanwhile, which is no reason to leave out the others."""
+    """How many were changed: one that was deleted meanwhile, or is refused, is no reason to leave out the others."""
     done = 0
     for account_id in [account.id for account in chosen]:
         try:
             change(account_id)
             done += 1
-        except (NotFound, StaleDataError):  # gone before it was read, or before it was written
+        except (ApiError, StaleDataError):  # gone before it was read, or before it was written; or refused
             db.session.rollback()
     return done
 
@@ -419,7 +419,7 @@ def _each(chosen: Sequence[Account], change: Callable[[int], Account]) -> int:
 def _with_gone(sentence: str, gone: int) -> tuple[str, str]:
     if not gone:
         return sentence, "success"
-    return gettext("%(said)s Deleted meanwhile: %(n)s.", said=sentence, n=gone), "warning"
+    return gettext("%(said)s Deleted meanwhile or refused: %(n)s.", said=sentence, n=gone), "warning"
 
 
 ONE: dict[str, Callable[[int], Response]] = {

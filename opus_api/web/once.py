@@ -45,11 +45,7 @@ def once(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnVa
         g.has_committed = False
         try:
             response = current_app.make_response(view(*args, **kwargs))
-        except ApiError:
-            db.session.rollback()
-            done_calls.forget(engine, name)
-            raise
-        except SQLAlchemyError:
+        except (ApiError, SQLAlchemyError):
             db.session.rollback()
             if not g.has_committed:
                 with suppress(SQLAlchemyError):  # when it is still away, the call stays in doubt

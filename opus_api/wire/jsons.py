@@ -49,7 +49,7 @@ def loads_strict(data: bytes | str) -> Any:
 
 def _is_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(LEVELS + 1):
+    for _ in range(LEVELS):
         level = [
             inner
             for outer in level
@@ -57,7 +57,7 @@ def _is_deep(value: Any) -> bool:
         ]
         if not level:
             return False
-    return True
+    return any(isinstance(inner, (dict, list)) for inner in level)
 
 
 def loads_shallow(data: bytes | str) -> Any:

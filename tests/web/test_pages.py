@@ -219,6 +219,16 @@ def test_what_is_ticked_in_the_list_is_disabled_enabled_reset_and_validated(
     assert "2 of 2 accounts are valid." in post("/cookies/act", do="validate", account=[one.id, two.id])
 
 
+def test_an_account_of_a_provider_that_is_not_known_keeps_no_other_from_what_was_ticked(
+    post: Callable[..., str],
+) -> None:
+    one, foreign = add("one"), add("two")
+    foreign.provider = "of a newer version"
+    db.session.commit()
+    told = post("/cookies/act", do="disabled", account=[foreign.id, one.id])
+    assert "1 accounts are disabled. Deleted meanwhile or refused: 1." in told.replace("\n", " ")
+
+
 @pytest.mark.parametrize("do, said", [("disabled", "are disabled"), ("reset", "may be used again at once")])
 def test_an_account_that_is_deleted_meanwhile_keeps_no_other_from_what_was_ticked(
     post: Callable[..., str], monkeypatch: pytest.MonkeyPatch, do: str, said: str
@@ -234,7 +244,7 @@ def test_an_account_that_is_deleted_meanwhile_keeps_no_other_from_what_was_ticke
 
     monkeypatch.setattr(Accounts, "get", found)
     told = post("/cookies/act", do=do, account=ids)
-    assert f"2 accounts {said}. Deleted meanwhile: 1." in told.replace("\n", " ")
+    assert f"2 accounts {said}. Deleted meanwhile or refused: 1." in told.replace("\n", " ")
     db.session.expire_all()
     states = {account.id: account.state for account in db.session.scalars(sa.select(Account))}
     assert states == dict.fromkeys([ids[0], ids[2]], "disabled" if do == "disabled" else "active")
