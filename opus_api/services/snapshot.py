@@ -276,8 +276,7 @@ class Snapshots:
 
     def _watch(self) -> None:
         away = False
-        while True:
-            gevent.sleep(self.CLOSE_INTERVAL if self._is_close else self.INTERVAL)
+        while True:  # first as soon as the worker serves: it has taken a second or two since it loaded
             try:
                 self.refresh()
                 away = False
@@ -285,3 +284,4 @@ class Snapshots:
                 if not away:  # one line per outage
                     log.warning("the database is away (%s); serving what was known", type(error).__name__)
                 away = True
+            gevent.sleep(self.CLOSE_INTERVAL if self._is_close else self.INTERVAL)

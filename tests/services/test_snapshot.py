@@ -188,6 +188,17 @@ def test_a_change_of_another_process_is_seen_within_a_second(snapshots: Snapshot
     assert time.monotonic() - begun < 1.5
 
 
+def test_what_changed_while_a_worker_was_starting_is_known_when_it_serves(snapshots: Snapshots) -> None:
+    db.session.add(account())
+    db.session.commit()
+    snapshots.start()
+    snapshots.watch_closely(60.0)
+    with db.engine.begin() as connection:  # by the worker before
+        connection.execute(sa.update(Account).values(state="cooling", state_version=Account.state_version + 1))
+    gevent.sleep(0)  # what has waited for the start to end runs
+    assert [one.state for one in snapshots.current().accounts] == ["cooling"]
+
+
 def test_every_change_bumps_the_version_in_its_own_transaction(app: Flask) -> None:
     with elsewhere() as session:
         before = load(session).version
