@@ -452,7 +452,7 @@ def test_an_openai_client_reads_what_its_upstream_said_of_the_request(stage: Sta
     assert stage.gateway.chat(model).json == {"error": error}
 
 
-@pytest.mark.parametrize("name", ["\\ud800", "a\\u0000b", "x" * 5000, "\\ud83d\\ude00", "'; DROP TABLE users; --"])
+@pytest.mark.parametrize("name", ["\\ud800", "a\\u0000b", "x" * 256, "\\ud83d\\ude00", "'; DROP TABLE users; --"])
 def test_whatever_clients_call_a_model_is_stored(stage: Stage, model: str, name: str) -> None:
     stage.account("openai", model)  # practice serves no name any more
     sent = f'{{"model": "{name}", "max_tokens": 5, "messages": [{{"role": "user", "content": "Hi"}}]}}'
