@@ -6,11 +6,10 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,6 +34,7 @@ from opus_api.services import users
 from opus_api.web.signed_in import issue_token
 from tests.chaos.servers import Redis
 from tests.commands import Commands
+from tests.loopback import serving
 
 PASSWORD = "correct horse battery"
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
@@ -226,13 +226,9 @@ def provider() -> Iterator[Provider]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    known.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield known
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as address:
+        known.url = f"{address}/v1"
+        yield known
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------

@@ -2,13 +2,12 @@
 
 import base64
 import json
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from tests.bars import report
 from tests.commands import Commands
 from tests.conftest import Provider
 from tests.live import PASSWORD, gateway
+from tests.loopback import serving
 
 KEY = "sk-upstream-0123456789"
 
@@ -152,13 +152,9 @@ def stranger() -> Iterator[Stranger]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    known.url = f"http://127.0.0.1:{server.server_port}"
-    yield known
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as address:
+        known.url = address
+        yield known
 
 
 def pull_from(stranger: Stranger) -> tuple[str, ...]:
