@@ -80,8 +80,9 @@
       box.append(copy);
     }
     for (const select of all("[data-autosubmit]", root)) {
-      all("button", select.form).forEach((submit) => (submit.hidden = true));
-      select.onchange = () => select.form.requestSubmit();
+      const by = document.getElementById(select.dataset.autosubmit), submits = by ? [by] : all("button", select.form);
+      submits.forEach((submit) => (submit.hidden = true));
+      select.onchange = () => select.form.requestSubmit(by);
     }
   };
 

@@ -1,7 +1,7 @@
 """Validating all accounts while a person looks on: how far it is stands in the database, so that it survives a reload
 and another worker can tell it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -49,15 +49,15 @@ def begin(total: int) -> bool:
     return True
 
 
-def run(accounts: Accounts) -> None:
-    """Ask about every account; ``begin`` was called."""
+def run(accounts: Accounts, account_ids: Collection[int]) -> None:
+    """Ask about these accounts; ``begin`` was called. One that was deleted meanwhile is left out."""
 
     def tell(result: Mapping[str, Any]) -> None:
         known = current()
         if known is not None:
             _write(replace(known, done=known.done + 1, valid=known.valid + bool(result["is_valid"])))
 
-    found = accounts.validate_all(tell=tell)
+    found = accounts.validate_all([one for one in accounts.all() if one.id in account_ids], tell)
     _write(Run(found["total"], found["total"], found["valid"]))
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from flask import render_template, request
+from flask import render_template, request, url_for
 
 from opus_api.models import Change
 from opus_api.services import audit, stored_words
@@ -14,6 +14,7 @@ from opus_api.wire.errors import Phrase
 bp = page_blueprint("changes_pages")
 
 PER_PAGE = 30
+LONGEST_LINK = 150  # bytes: what is longer is text, because the page stays under 60 KB
 MOST_IN_A_COLUMN = 12  # characters, on a phone; what is longer takes the whole width there
 
 
@@ -25,7 +26,7 @@ def index() -> str:
     shown = found[:PER_PAGE]
     return render_template(
         "changes.html",
-        changes=[_row(change) for change in shown],
+        changes=[_row(change, who, what) for change in shown],
         who=who,
         what=what,
         is_first="before" not in request.args,
@@ -33,7 +34,8 @@ def index() -> str:
     )
 
 
-def _row(change: Change) -> dict[str, Any]:
+def _row(change: Change, who: str, what: str) -> dict[str, Any]:
+    """``who`` and ``what``: by which the page is filtered."""
     hidden = change.before is None and change.after is None
     title = stored_words.change(change.what)
     is_ours = isinstance(title, Phrase)  # not of a setting, whose values are nobody's words
@@ -43,10 +45,17 @@ def _row(change: Change) -> dict[str, Any]:
         "who": change.who,
         "what": change.what,
         "title": in_words(title) if is_ours else title,
+        "same_what": _link(what=change.what, who=who or None),
+        "same_who": _link(who=change.who, what=what or None),
         "before": None if hidden else before,
         "after": after,
         "is_long": max(len(before), len(after)) > MOST_IN_A_COLUMN,
     }
+
+
+def _link(**filters: Any) -> str | None:
+    address = url_for(".index", **filters)
+    return address if len(address) <= LONGEST_LINK else None
 
 
 def _said(value: Any, is_ours: bool) -> str:

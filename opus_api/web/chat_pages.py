@@ -14,7 +14,7 @@ from flask_babel import force_locale, get_locale, gettext
 from opus_api.dialects import anthropic
 from opus_api.gateway.gateway import Gateway
 from opus_api.gateway.stream import Answer
-from opus_api.web import messages, snippets
+from opus_api.web import brief, messages, snippets
 from opus_api.web.auth import caller_ip
 from opus_api.web.chat_forms import ChatForm
 from opus_api.web.console import grouped, page_blueprint
@@ -27,7 +27,8 @@ from opus_api.wire.errors import InvalidRequest
 
 bp = page_blueprint("chat_pages")
 
-MOST_NAMES = 50  # suggested models
+# The page stays under 60 KB: bytes of suggested models, accounts to choose from (any other by /chat?account=ID).
+MOST_NAMES, MOST_ACCOUNTS = 3000, 100
 EVENT = b"event: opus\ndata: %b\n\n"  # ours, after all others: what became of the answer
 
 
@@ -60,8 +61,10 @@ def say() -> ResponseReturnValue:
 
 
 def _form(form: ChatForm) -> ChatForm:
-    known = sorted(accounts().all(), key=lambda account: account.name)
-    form.account_id.choices = [(0, gettext("Any, as for every request")), *((one.id, one.name) for one in known)]
+    chosen = request.values.get("account_id" if request.form else "account", 0, type=int)
+    known = sorted(accounts().all(), key=lambda account: (account.id != chosen, account.name))
+    named = [(one.id, brief.brief(one.name, 60)) for one in known[:MOST_ACCOUNTS]]
+    form.account_id.choices = [(0, gettext("Any, as for every request")), *named]
     return form
 
 
@@ -161,4 +164,4 @@ def log_path(request_id: str) -> str:
 
 def _names() -> list[str]:
     gateway: Gateway = current_app.extensions["gateway"]
-    return list(gateway.catalog().names())[:MOST_NAMES]
+    return brief.light(gateway.catalog().names(), MOST_NAMES)

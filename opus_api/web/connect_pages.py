@@ -14,7 +14,7 @@ from opus_api.gateway.gateway import Gateway
 from opus_api.models import ApiKey, now
 from opus_api.services import api_keys, first_requests
 from opus_api.services.first_requests import Finding, Wanted
-from opus_api.web import contacts, snippets
+from opus_api.web import brief, contacts, snippets
 from opus_api.web.auth import caller_ip
 from opus_api.web.console import page_blueprint
 
@@ -24,7 +24,7 @@ CLIENTS = ("claude-code", "cursor", "cherry-studio", "anthropic", "openai", "cur
 LOOK_BACK = 600  # seconds, while no key was made: what is wrong now was so a moment ago
 LONGEST_LOOK = 3600
 LOOK_AGAIN = 3  # seconds between two looks of the page that waits without a script
-MOST_NAMES = 50  # suggested models
+MOST_NAMES = 3000  # bytes of suggested models
 
 
 @bp.get("/connect")
@@ -43,7 +43,7 @@ def fresh_key() -> str:
 
 
 def _page(key: ApiKey | None, value: str, since: float) -> str:
-    names = list(_gateway().catalog().names())
+    names = [name for name in _gateway().catalog().names() if brief.size(name) <= brief.LONGEST]
     model = request.values.get("model", "").strip() or snippets.usual_model(names)
     address = request.host_url.rstrip("/")
     chosen = request.values.get("client", "")
@@ -53,7 +53,7 @@ def _page(key: ApiKey | None, value: str, since: float) -> str:
         key=key,
         value=value,
         model=model,
-        models=names[:MOST_NAMES],
+        models=brief.light(names, MOST_NAMES),
         alias=snippets.alias_for_cursor([model, *names]),
         chosen=chosen if chosen in CLIENTS else CLIENTS[0],
         is_public=_is_public(),

@@ -23,7 +23,7 @@ from wtforms import ValidationError
 from opus_api.models import now
 from opus_api.services.explanations import took
 from opus_api.version import __version__
-from opus_api.web import assets, languages
+from opus_api.web import assets, brief, languages
 from opus_api.web.charts import short, span_of
 from opus_api.wire.errors import ApiError
 
@@ -334,6 +334,7 @@ def register(app: Flask) -> None:
     app.context_processor(_template_names)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters |= {
+        "brief": brief.brief,
         "distance": distance,
         "rfc3339": rfc3339,
         "grouped": grouped,

@@ -22,6 +22,7 @@ from opus_api.services import accounts as service
 from opus_api.services.values import moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
+from opus_api.web import brief
 from opus_api.web.auth import person
 from opus_api.web.console import page_blueprint
 from opus_api.web.cookies import accounts
@@ -32,9 +33,9 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 20
+PER_PAGE, WORDS = 20, 3700  # bytes of names, reasons and models
 ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
-MOST_EVENTS = 12  # of an account's history
+MOST_EVENTS = 10  # of an account's history
 FILTERS = ("name", "provider", "state")
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
@@ -116,9 +117,11 @@ def index() -> str:
     found = [account for account in everyone if _fits(account, wanted)]
     pages = max(1, -(-len(found) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
+    rows = [row_of(account) for account in found[(page - 1) * PER_PAGE : page * PER_PAGE]]
     return render_template(
         "cookies/index.html",
-        rows=[row_of(account) for account in found[(page - 1) * PER_PAGE : page * PER_PAGE]],
+        rows=rows,
+        longest=brief.share((text for row in rows for text in (row.name, row.reason, *row.models[:2])), WORDS),
         wanted={name: value for name, value in wanted.items() if value},
         providers={one.provider: row_of(one).label for one in everyone},
         states=STATES,
@@ -127,6 +130,7 @@ def index() -> str:
         page=page,
         pages=pages,
         run=validation_run.current(),
+        ticked=set(request.args.getlist("account", type=int)),
         deleted=deleted_accounts.count(),
     )
 
@@ -138,28 +142,35 @@ def _fits(account: Account, wanted: Mapping[str, str]) -> bool:
 
 @bp.post("/cookies/priorities")
 def priorities() -> Response:
-    """Saves those that were changed in the list: fields ``priority-ID``. Nothing is saved when one is no number."""
-    changed = {name.partition("-")[2]: value for name, value in request.form.items() if name.startswith("priority-")}
+    """Saves those that were changed in the list; what is ticked stays so."""
+    if _priorities_saved():
+        flash(gettext("Saved. The next request follows it."), "success")
+    return redirect(_list_address(request.form.getlist("account")))
+
+
+def _priorities_saved() -> bool:
+    """Of the form's fields ``priority-ID``. When one is no number nothing is saved, and the person is told."""
+    typed = {name.partition("-")[2]: value for name, value in request.form.items() if name.startswith("priority-")}
     try:
-        numbers = {int(account_id): int(value) for account_id, value in changed.items()}
+        numbers = {int(account_id): int(value) for account_id, value in typed.items()}
     except ValueError:
         flash(gettext("A priority must be a whole number. Nothing was saved."), "error")
-        return redirect(_list_address())
+        return False
+    known = {account.id: account.priority for account in accounts().all()}
     try:
         for account_id, priority in numbers.items():
-            if accounts().get(account_id).priority != priority:
+            if known.get(account_id, priority) != priority:
                 accounts().update(account_id, {"priority": priority})
     except ApiError as error:
         flash(in_words(error.message), "error")
-        return redirect(_list_address())
-    flash(gettext("Saved. The next request follows it."), "success")
-    return redirect(_list_address())
+        return False
+    return True
 
 
-def _list_address() -> str:
+def _list_address(ticked: Sequence[str] = ()) -> str:
     """The list as it was filtered."""
     given: dict[str, Any] = {name: request.args.get(name) for name in ("page", *FILTERS)}
-    return url_for(".index", **given)
+    return url_for(".index", account=[*ticked], **given)
 
 
 def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
@@ -337,16 +348,23 @@ def _kind(is_valid: bool, answered: bool) -> str:
 
 @bp.post("/cookies/validate")
 def validate_all() -> Response:
-    """Asks about every account, five at once, and leads to the page that shows how far it is."""
-    if validation_run.begin(len(accounts().all())):
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined] # the greenlet outlives the request
-        gevent.spawn(_validate_all, app).join(ENOUGH_FOR_A_FEW)
+    """Asks about every account and leads to the page that shows how far it is."""
+    _validate_these(accounts().all())
     return redirect(url_for(".index"))
 
 
-def _validate_all(app: Flask) -> None:
+def _validate_these(chosen: Sequence[Account]) -> None:
+    """Five at once, for as long as it takes: the request waits for a moment only."""
+    if not validation_run.begin(len(chosen)):
+        flash(gettext("Accounts are being checked already. Wait until that is done."), "warning")
+        return
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined] # the greenlet outlives the request
+    gevent.spawn(_validate, app, [account.id for account in chosen]).join(ENOUGH_FOR_A_FEW)
+
+
+def _validate(app: Flask, account_ids: Sequence[int]) -> None:
     with app.app_context():
-        validation_run.run(accounts())
+        validation_run.run(accounts(), account_ids)
 
 
 @bp.post("/cookies/<int:account_id>/state")
@@ -374,22 +392,21 @@ def reset(account_id: int) -> Response:
 
 @bp.post("/cookies/act")
 def act() -> Response:
-    """What one of the buttons below the list does with the accounts that are ticked."""
+    """What one of the buttons below the list does with the accounts that are ticked; a priority that was changed in
+    the same form is saved, too."""
     ticked, what = set(request.form.getlist("account")), request.form.get("do", "")
+    if not _priorities_saved():
+        return redirect(_list_address([*ticked]))
     chosen = [account for account in accounts().all() if str(account.id) in ticked]
     if not chosen or what not in ONE:
         flash(gettext("Tick the accounts first."), "warning")
     elif len(chosen) == 1:
         return ONE[what](chosen[0].id)
+    elif what == "validate":
+        _validate_these(chosen)
     else:
         flash(*SEVERAL[what](chosen))
     return redirect(_list_address())
-
-
-def _validated(chosen: Sequence[Account]) -> tuple[str, str]:
-    found = accounts().validate_all(chosen)
-    kind = "success" if found["valid"] == found["total"] else "warning"
-    return gettext("%(valid)s of %(total)s accounts are valid.", valid=found["valid"], total=found["total"]), kind
 
 
 def _switched(chosen: Sequence[Account], state: str) -> tuple[str, str]:
@@ -429,7 +446,6 @@ ONE: dict[str, Callable[[int], Response]] = {
     "reset": reset,
 }
 SEVERAL: dict[str, Callable[[Sequence[Account]], tuple[str, str]]] = {
-    "validate": _validated,
     "disabled": partial(_switched, state="disabled"),
     "active": partial(_switched, state="active"),
     "reset": _were_reset,

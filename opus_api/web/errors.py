@@ -13,6 +13,7 @@ import gevent
 from flask import Flask, Request, Response, request
 from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -154,6 +155,8 @@ def _http(error: HTTPException) -> AnyResponse:
 
 
 def _database(error: SQLAlchemyError) -> AnyResponse:
+    if isinstance(error, StaleDataError):  # somebody else deleted the row between our reading and our writing it
+        return answer(NotFound("This was deleted meanwhile."))
     log.error("the database failed: %s", type(error).__name__)
     return answer(Unavailable("The database cannot be reached; try again."))
 

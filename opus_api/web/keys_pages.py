@@ -17,6 +17,7 @@ from opus_api.services import api_keys, overview, statistics
 from opus_api.services.overview import Period
 from opus_api.services.settings import Installation
 from opus_api.state import StateUnavailable
+from opus_api.web import brief
 from opus_api.web.console import page_blueprint
 from opus_api.web.key_forms import LIMIT_LABELS, KeyForm
 from opus_api.wire.errors import ApiError
@@ -24,7 +25,7 @@ from opus_api.wire.errors import ApiError
 bp = page_blueprint("keys_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 20
+PER_PAGE, WORDS = 20, 3000  # bytes of names and models
 USUAL_PERIOD = "30d"
 UNUSED = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 
@@ -110,9 +111,11 @@ def index() -> str:
     pages = max(1, -(-len(chosen) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
     usage = _usage(period)
+    rows = [row_of(key, usage.get(key.id, UNUSED)) for key in chosen[(page - 1) * PER_PAGE : page * PER_PAGE]]
     return render_template(
         "keys/index.html",
-        rows=[row_of(key, usage.get(key.id, UNUSED)) for key in chosen[(page - 1) * PER_PAGE : page * PER_PAGE]],
+        rows=rows,
+        longest=brief.share((text for row in rows for text in (row.name, *row.models[:2])), WORDS),
         period=period.name,
         periods=list(overview.PERIODS),
         with_revoked=with_revoked,

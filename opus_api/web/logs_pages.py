@@ -20,7 +20,7 @@ from opus_api.models import Account, ApiKey, now
 from opus_api.services import exchange_log, explanations, logs, statistics
 from opus_api.services.logs import Filter
 from opus_api.services.values import FieldError
-from opus_api.web import charts, faces
+from opus_api.web import brief, charts, faces
 from opus_api.web.console import page_blueprint, visible
 from opus_api.web.forms import LogForm
 from opus_api.wire.errors import NotFound
@@ -28,7 +28,7 @@ from opus_api.wire.errors import NotFound
 bp = page_blueprint("logs_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE = 50
+PER_PAGE, WORDS = 50, 5500  # bytes of models and of names of accounts and keys
 MOST_CHOICES = 25  # of each list of the filter, the busiest
 LONGEST_REASON = 400  # bytes of HTML: what strangers say can grow a lot where it is made visible
 ROOM, ROOM_OF_A_TRY = 15_000, 700  # bytes: for what is shown of files, and what each try takes of it
@@ -103,10 +103,13 @@ def _listed(wanted: Filter, said: Said, form: LogForm, before: str | None) -> di
     choices = {by: statistics.busiest(connection, by, wanted.start, wanted.end, MOST_CHOICES) for by in CHOICES}
     names = _names(page.rows, choices, said)
     _offer(form, choices, names, said)
+    words = [visible(row["model"]) for row in page.rows]
+    words += [names[by].get(str(row[by]), "") for row in page.rows for by in NAMED]
     kept = {name: value for name, value in said.items() if name not in ("before", "request_id")}
     return {
         "days": list(_days(page.rows)),
         "names": names,
+        "longest": brief.share(words, WORDS),
         "summary": None if form.errors else logs.summary(connection, wanted),
         "chips": _chips(kept, names),
         "period": _period(kept),
@@ -153,10 +156,10 @@ def _named(by: str, name: str, names: Names) -> str:
 def _offer(form: LogForm, choices: Mapping[str, Any], names: Names, said: Said) -> None:
     """The lists to choose from: who was busy in this span, and who is chosen."""
     for by in CHOICES:
-        offered = [name for name, _ in choices[by] if name]
+        offered = [name for name, _ in choices[by] if name and brief.size(name) <= brief.LONGEST]
         if said.get(by) and said[by] not in offered:
             offered.append(said[by])
-        words = {"": gettext("any"), **{name: _named(by, name, names) for name in offered}}
+        words = {"": gettext("any"), **{name: brief.brief(_named(by, name, names), 60) for name in offered}}
         form[by].choices = [SelectChoice(*choice) for choice in words.items()]
 
 

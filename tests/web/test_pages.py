@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from opus_api import config
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
-from opus_api.services import api_keys, overview
+from opus_api.services import api_keys, overview, validation_run
 from opus_api.services.accounts import Accounts
 from opus_api.state import Health
 from opus_api.web import console, dashboard_pages
@@ -611,6 +611,54 @@ def test_priorities_are_changed_in_the_list_all_or_none(post: Callable[..., str]
     assert "Saved." in post("/cookies/priorities", **{f"priority-{one.id}": "7", f"priority-{two.id}": "2"})
     db.session.expire_all()
     assert (one.priority, two.priority) == (7, 2)
+
+
+def test_what_is_ticked_stays_so_when_a_priority_is_saved_and_a_priority_when_the_ticked_are_switched(
+    post: Callable[..., str],
+) -> None:
+    one, two = add("one"), add("two")
+    page = post("/cookies/priorities?name=o", **{f"priority-{one.id}": "7"}, account=[two.id])
+    assert [value for value in (one.id, two.id) if f'value="{value}" checked' in page] == [two.id]
+    assert "one is disabled." in post("/cookies/act", do="disabled", account=one.id, **{f"priority-{two.id}": "9"})
+    db.session.expire_all()
+    assert (one.priority, two.priority, one.state) == (7, 9, "disabled")
+    page = post("/cookies/act", do="active", account=one.id, **{f"priority-{two.id}": "x"})
+    assert "must be a whole number" in page
+    assert f'value="{one.id}" checked' in page
+    assert one.state == "disabled"
+
+
+def test_whoever_is_deleted_between_the_tick_and_the_writing_is_said_to_be_gone(
+    person: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account_id, csrf = add("one").id, token(person, "/password")
+    get = Accounts.get
+
+    def found(self: Accounts, account_id: int) -> Account:
+        account = get(self, account_id)
+        with db.engine.begin() as connection:
+            connection.execute(sa.delete(Account).where(Account.id == account_id))
+        return account
+
+    monkeypatch.setattr(Accounts, "get", found)
+    answer = person.post("/cookies/act", data={"csrf_token": csrf, "do": "disabled", "account": account_id})
+    assert answer.status_code == 404
+    assert "This was deleted meanwhile." in answer.text
+
+
+def test_checking_ticked_accounts_goes_on_behind_the_page_and_not_twice_at_once(
+    post: Callable[..., str], provider: Provider
+) -> None:
+    one, two = add("one", base_url=provider.url), add("two", base_url=provider.url)
+    assert validation_run.begin(9)
+    assert "Accounts are being checked already." in post("/cookies/act", do="validate", account=[one.id, two.id])
+    assert "Accounts checked: 0 / 9" in post("/cookies/validate")
+
+
+def test_a_check_of_accounts_that_are_all_gone_is_no_success(person: FlaskClient) -> None:
+    add()
+    assert validation_run.begin(0)
+    assert "accounts are valid" not in person.get("/cookies").text
 
 
 def test_the_list_is_filtered_by_its_address(person: FlaskClient) -> None:
