@@ -146,10 +146,33 @@ def test_an_account_is_validated_disabled_and_enabled(
     expect(page.get_by_text("The provider refused the credential.")).to_be_visible()
     page.goto("/cookies")
     for what, state in (("Validate", "Invalid"), ("Disable", "Disabled"), ("Enable", "Active")):
-        page.get_by_label(name, exact=True).check()
+        page.get_by_role("checkbox", name=name, exact=True).check()
         with page.expect_navigation():
             press(page, what)
         expect(row(page, name)).to_contain_text(state)
+
+
+@both
+def test_a_priority_is_saved_in_the_list_and_what_is_ticked_stays_so(
+    open_page: Open, session: str, upstream: Upstream, script: bool
+) -> None:
+    page = open_page(session, script)
+    name = add(page, upstream)
+    page.goto("/cookies")
+    tick, priority = (page.get_by_role(role, name=name) for role in ("checkbox", "textbox"))  # type: ignore[arg-type]
+    tick.check()
+    priority.fill("7")
+    with page.expect_navigation():
+        priority.press("Enter")
+    expect(page.get_by_text("Saved. The next request follows it.")).to_be_visible()
+    expect(priority).to_have_value("7")
+    expect(tick).to_be_checked()
+    if script:
+        priority.fill("9")
+        with page.expect_navigation():
+            priority.blur()
+        expect(priority).to_have_value("9")
+        expect(tick).to_be_checked()
 
 
 @both
@@ -167,7 +190,7 @@ def test_editing_keeps_the_secret(open_page: Open, session: str, upstream: Upstr
     press(page, "Save changes")
     expect(row(page, f"{name}-renamed")).to_be_visible()
     upstream.keys.clear()
-    page.get_by_label(f"{name}-renamed", exact=True).check()
+    page.get_by_role("checkbox", name=f"{name}-renamed", exact=True).check()
     press(page, "Validate")
     assert upstream.keys == [GOOD_KEY]
     page.get_by_role("link", name=f"{name}-renamed").click()
