@@ -110,7 +110,8 @@ def first_start(settings: Settings) -> list[str]:
         "The password is the one in DEFAULT_ADMIN_PASSWORD." if given else f"password: {password}",
     ]
     if key := _first_key(owner.pepper):
-        lines += ["", "Paste this to see a streamed answer:", "", curl(settings, key), ""]
+        told = "It answers in a second or two. Paste this to see a streamed answer:"
+        lines += ["", told, "", curl(settings, key), ""]
     return lines
 
 
