@@ -127,7 +127,9 @@ def _blueprints(app: Flask, settings: Settings) -> None:
         messages,
         openapi,
     )
+    from opus_api.web.addresses import Address
 
+    app.url_rule_class = Address
     for module in (health, messages, auth, cookies, keys, management, logs, openapi):
         app.register_blueprint(module.bp)
     console.register(app)

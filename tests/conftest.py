@@ -23,7 +23,6 @@ from flask_migrate import upgrade
 from hypothesis import settings as hypothesis
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
-from werkzeug.routing import Rule
 from werkzeug.security import generate_password_hash
 
 from opus_api import config, create_app
@@ -42,6 +41,10 @@ LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
 # An example that took long tells of the machine, not of us.
 hypothesis.register_profile("untimed", deadline=None)
 hypothesis.load_profile("untimed")
+
+# pytest rewrites every assert: what one process has rewritten the others and the next run find again, which saves each
+# of them five seconds. Our services write their bytecode as well (see tests/processes.py).
+sys.dont_write_bytecode = False
 
 gc.disable()  # while thousands of tests are collected: nothing of it is garbage
 
@@ -83,23 +86,6 @@ class Compiled(BytecodeCache):
 
 
 TEMPLATES = Compiled()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def addresses_are_compiled_once() -> Iterator[None]:
-    """Each app compiles how it builds its addresses, which takes longer than all else that makes an app."""
-    compiled: dict[tuple[str, str, bool], Any] = {}
-    compile_one = Rule._compile_builder
-
-    def once(rule: Rule, append_unknown: bool = True) -> Any:
-        key = (rule.rule, repr(rule.defaults), append_unknown)
-        if key not in compiled:
-            compiled[key] = compile_one(rule, append_unknown)
-        return compiled[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rule, "_compile_builder", once)
-        yield
 
 
 @pytest.fixture(scope="session")
