@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 from opus_api.config import ROOT
 
@@ -42,8 +44,17 @@ def run(command: list[str], environment: Mapping[str, str], stdin: str = "") -> 
 @dataclass
 class Service:
     url: str
-    process: subprocess.Popen[str]
-    output: str = ""  # once it has ended
+    process: subprocess.Popen[bytes]
+    printed: IO[bytes]
+    last: str | None = None  # what it had printed when it ended
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        if self.last is not None:
+            return self.last
+        size = os.fstat(self.printed.fileno()).st_size
+        return os.pread(self.printed.fileno(), size, 0).decode()  # where it writes is not where we read
 
     def get(self, path: str) -> tuple[int, str]:
         try:
@@ -53,25 +64,24 @@ class Service:
             return error.code, error.read().decode()
 
     def stop(self) -> int:
-        """Sends SIGTERM and waits; ``output`` holds what it has printed."""
+        """Sends SIGTERM and waits."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.output, _ = self.process.communicate(timeout=30)
-        return self.process.returncode
+        return self.process.wait(timeout=30)
 
 
 @contextmanager
 def service(command: list[str], environment: Mapping[str, str]) -> Iterator[Service]:
     """A running service that answers on ``environment["PORT"]``; stopped at the end."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=clean(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    found = Service(f"http://127.0.0.1:{environment['PORT']}", process)
-    try:
-        _wait_until_it_answers(found)
-        yield found
-    finally:
-        found.stop()
+    with tempfile.TemporaryFile() as printed:
+        process = subprocess.Popen(command, cwd=ROOT, env=clean(environment), stdout=printed, stderr=subprocess.STDOUT)
+        found = Service(f"http://127.0.0.1:{environment['PORT']}", process, printed)
+        try:
+            _wait_until_it_answers(found)
+            yield found
+        finally:
+            found.stop()
+            found.last = found.output
 
 
 def _wait_until_it_answers(found: Service) -> None:

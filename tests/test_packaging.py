@@ -150,6 +150,13 @@ def test_requirements_are_installed_once_and_again_when_they_change(checkout):
     stamp = (checkout / ".venv/.runtime").stat().st_mtime
     os.utime(checkout / "requirements.txt", (stamp + 1, stamp + 1))
     assert said in make("setup", cwd=checkout, PYTHON=sys.executable).stdout
+    a_benchmark_that_is_not_there_is_one_sentence(checkout)
+
+
+def a_benchmark_that_is_not_there_is_one_sentence(installed: Path) -> None:
+    done = make("bench", "BENCH=nowhere", cwd=installed, PYTHON=sys.executable)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0].startswith("The benchmark is not at nowhere; type: ")
 
 
 def test_a_venv_whose_python_has_gone_is_made_again(checkout):
@@ -158,13 +165,6 @@ def test_a_venv_whose_python_has_gone_is_made_again(checkout):
     (checkout / ".venv/bin/python").symlink_to(checkout / "gone")
     assert make("setup", cwd=checkout, PYTHON=sys.executable).returncode == 0
     assert subprocess.run([checkout / ".venv/bin/python", "-c", "import pip"]).returncode == 0
-
-
-def test_a_benchmark_that_is_not_there_is_one_sentence(checkout):
-    (checkout / "requirements.txt").write_text("# none\n")
-    done = make("bench", "BENCH=nowhere", cwd=checkout, PYTHON=sys.executable)
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[0].startswith("The benchmark is not at nowhere; type: ")
 
 
 # ---- Image

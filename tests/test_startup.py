@@ -12,18 +12,20 @@ import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from flask_migrate import downgrade, upgrade
 
-from opus_api import config, create_app, startup
+from opus_api import config, create_app, preflight, startup
 from opus_api.config import ConfigError, Settings
 from opus_api.extensions import db
-from opus_api.models import ModelRule, User
-from opus_api.services import api_keys
-from tests.conftest import PASSWORD, Provider
-from tests.processes import FLASK, GUNICORN, START, clean, free_port, run, service
+from opus_api.models import ModelRule
+from tests.commands import Commands
+from tests.conftest import LOOPBACK, PASSWORD, Provider
+from tests.processes import FLASK, GUNICORN, START, Service, clean, free_port, run, service
 
 SECRET = re.compile(r"password: (\S+)|(sk-opus-\w+)")
 
@@ -40,25 +42,75 @@ def post(url: str, body: object, **headers: str) -> tuple[int, str]:
         return response.status, response.read().decode()
 
 
-def test_the_first_start_makes_everything_and_the_second_tells_nothing(nothing: dict[str, str]) -> None:
-    with service(START, nothing) as first:
-        pass
-    address = f"http://127.0.0.1:{nothing['PORT']}"
-    assert f"Opus API {startup.__version__} on {address}\n" in first.output
-    assert "\nuser: admin\n" in first.output
-    password = re.search(r"^password: (\S+)$", first.output, re.MULTILINE)
-    curl = re.search(r"^curl .*$", first.output, re.MULTILINE)
-    assert password
-    assert curl
-    assert len(SECRET.findall(first.output)) == 2
-    files = {path.name: path.stat().st_mode & 0o777 for path in Path(nothing["DATA_DIR"]).iterdir() if path.is_file()}
-    assert files == {"secret.key": 0o600, "opus.db": 0o600} | dict.fromkeys(files, 0o600)
+def ready_line(port: int | str) -> str:
+    return f"Opus API {startup.__version__} on http://127.0.0.1:{port}\n"
 
-    with service(START, nothing) as second:
-        assert post(f"{address}/api/auth/login", {"username": "admin", "password": password[1]})[0] == 200
+
+@contextmanager
+def two_at_once(environment: dict[str, str]) -> Iterator[tuple[Service, Service]]:
+    """Two first starts of one installation, each on its own port: the one that tells the secrets, and the other."""
+    with ExitStack() as stack, ThreadPoolExecutor(2) as side_by_side:
+        both = list(
+            side_by_side.map(
+                lambda port: stack.enter_context(service(START, environment | {"PORT": str(port)})),
+                [free_port(), free_port()],
+            )
+        )
+        assert [one.get("/health")[0] for one in both] == [200, 200]
+        told, silent = sorted(both, key=lambda one: len(one.output), reverse=True)
+        yield told, silent
+    assert [one.process.returncode for one in both] == [0, 0]
+    assert told.output.startswith(ready_line(port_of(told)))
+    assert silent.output == ready_line(port_of(silent))
+    assert "Traceback" not in told.output
+    assert "could not" not in told.output
+
+
+def port_of(one: Service) -> str:
+    return one.url.rpartition(":")[2]
+
+
+def test_the_first_start_makes_everything_and_the_second_tells_nothing(
+    nothing: dict[str, str], serving: Callable[[dict[str, str]], str]
+) -> None:
+    """The second begins while the first does, the third when both are gone."""
+    with two_at_once(nothing) as (first, _):
+        assert "\nuser: admin\n" in first.output
+        password = re.search(r"^password: (\S+)$", first.output, re.MULTILINE)
+        curl = re.search(r"^curl .*$", first.output, re.MULTILINE)
+        assert password
+        assert curl
+        assert len(SECRET.findall(first.output)) == 2
+        assert post(f"{first.url}/api/auth/login", {"username": "admin", "password": password[1]})[0] == 200
         streamed = run(shlex.split(curl[0]), nothing).stdout
     assert re.search(r"^event: message_start$.*^event: message_stop$", streamed, re.MULTILINE | re.DOTALL)
-    assert second.output == f"Opus API {startup.__version__} on {address}\n"
+    files = {path.name: path.stat().st_mode & 0o777 for path in Path(nothing["DATA_DIR"]).iterdir() if path.is_file()}
+    assert files == {"secret.key": 0o600, "opus.db": 0o600} | dict.fromkeys(files, 0o600)
+    assert serving(nothing) == ready_line(nothing["PORT"])
+
+
+def test_of_two_first_starts_on_postgresql_one_tells_the_key_and_none_the_given_password(
+    nothing: dict[str, str], postgresql: str, provider: Provider
+) -> None:
+    given = {"DEFAULT_ADMIN_USERNAME": "chief", "DEFAULT_ADMIN_PASSWORD": PASSWORD}
+    given |= {"DATABASE_URL": postgresql, "SECRET_KEY": "any", **LOOPBACK}
+    with two_at_once(nothing | given) as (first, second):
+        ((_, key),) = SECRET.findall(first.output)
+        assert post(f"{first.url}/api/auth/login", {"username": "chief", "password": PASSWORD})[0] == 200
+        a_change_is_seen_by_the_very_next_request(second, key, provider)
+    assert "password: " not in first.output
+    assert PASSWORD not in first.output
+    assert "user: chief" in first.output
+
+
+def a_change_is_seen_by_the_very_next_request(started: Service, key: str, provider: Provider) -> None:
+    login = post(f"{started.url}/api/auth/login", {"username": "chief", "password": PASSWORD})[1]
+    bearer = f"Bearer {json.loads(login)['token']}"
+    for name in "abc":
+        body = {"provider": "openai", "name": name, "base_url": provider.url, "models": [f"model-of-{name}"]}
+        assert post(f"{started.url}/api/cookies", body, Authorization=bearer)[0] == 201
+        models = urllib.request.Request(f"{started.url}/v1/models", headers={"x-api-key": key})
+        assert f"model-of-{name}" in urllib.request.urlopen(models, timeout=10).read().decode()
 
 
 @pytest.mark.parametrize("given, must_change", [(PASSWORD, False), ("changeme123", True), ("admin", True)])
@@ -76,17 +128,8 @@ def test_a_given_password_is_used_and_not_printed(settings: Settings, given: str
     assert not any("password: " in line or f" {given}" in line for line in printed)
 
 
-def test_the_command_prints_no_given_password_either(nothing: dict[str, str]) -> None:
-    given = {"DEFAULT_ADMIN_USERNAME": "chief", "DEFAULT_ADMIN_PASSWORD": PASSWORD}
-    with service(START, nothing | given) as started:
-        assert post(f"{started.url}/api/auth/login", {"username": "chief", "password": PASSWORD})[0] == 200
-    assert "password: " not in started.output
-    assert PASSWORD not in started.output
-    assert "user: chief" in started.output
-
-
 def test_gunicorn_serves_a_migrated_database_that_has_no_user(nothing: dict[str, str]) -> None:
-    assert run([*FLASK, "db", "upgrade"], nothing).returncode == 0
+    upgrade_twice_at_once(nothing)
     made = run([*FLASK, "keys", "create", "bench", "--value", "sk-bench-0123456789abcdef"], nothing)
     assert (made.stdout, made.stderr) == ("sk-bench-0123456789abcdef\n", "")
     with service([*GUNICORN, "-b", f"127.0.0.1:{nothing['PORT']}", "wsgi:app"], nothing) as started:
@@ -94,27 +137,36 @@ def test_gunicorn_serves_a_migrated_database_that_has_no_user(nothing: dict[str,
         status, answer = post(f"{started.url}/v1/messages", body, **{"x-api-key": "sk-bench-0123456789abcdef"})
     assert (status, json.loads(answer)["type"]) == (200, "message")
     assert started.output == ""
-    listed = run([*FLASK, "keys", "list", "--json"], nothing)
-    assert json.loads(listed.stdout)["data"][0]["usage"]["requests"] == 1  # written at the end of the worker
+    with commands(nothing) as flask:
+        listed = flask.json("keys", "list")
+        assert listed["data"][0]["usage"]["requests"] == 1  # written at the end of the worker
 
 
-def test_a_change_is_seen_by_the_very_next_request(
-    tmp_path: Path, environment: dict[str, str], provider: Provider, password_hash: str
-) -> None:
-    with create_app(config.load(tmp_path, environment)).app_context() as context:
-        key = api_keys.create(context.app.extensions["installation"].pepper, {"name": "one"})[1]
-        db.session.add(User(username="admin", password_hash=password_hash))
-        db.session.commit()
+def upgrade_twice_at_once(environment: dict[str, str]) -> None:
+    with ThreadPoolExecutor(2) as side_by_side:
+        ended = list(side_by_side.map(lambda _: run([*FLASK, "db", "upgrade"], environment), range(2)))
+    assert [done.returncode for done in ended] == [0, 0], [done.stderr for done in ended]
+
+
+def test_two_upgrades_of_postgresql_at_once_both_end_right(nothing: dict[str, str], postgresql: str) -> None:
+    nothing |= {"DATABASE_URL": postgresql, "SECRET_KEY": "any"}
+    upgrade_twice_at_once(nothing)
+    with commands(nothing) as flask:
+        assert flask.json("users", "list")["data"] == []
+
+
+def app_of(environment: dict[str, str]) -> Flask:
+    return create_app(config.load(Path(environment["DATA_DIR"]), clean(environment)))
+
+
+@contextmanager
+def commands(environment: dict[str, str]) -> Iterator[Commands]:
+    """Those of an app in this process."""
+    app = app_of(environment)
+    with app.app_context():
+        yield Commands(app.test_cli_runner())
+        db.session.remove()
         db.engine.dispose()
-    with service([*GUNICORN, "wsgi:app"], environment | {"PORT": str(free_port())}) as started:
-        token = json.loads(post(f"{started.url}/api/auth/login", {"username": "admin", "password": PASSWORD})[1])[
-            "token"
-        ]
-        for name in "abc":
-            body = {"provider": "openai", "name": name, "base_url": provider.url, "models": [f"model-of-{name}"]}
-            assert post(f"{started.url}/api/cookies", body, Authorization=f"Bearer {token}")[0] == 201
-            models = urllib.request.Request(f"{started.url}/v1/models", headers={"x-api-key": key})
-            assert f"model-of-{name}" in urllib.request.urlopen(models, timeout=10).read().decode()
 
 
 # --- What is wrong ----------------------------------------------------------------------------------------------------
@@ -141,6 +193,21 @@ def main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         return sentence
 
     return ended
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[dict[str, str]], str]:
+    """What `python wsgi.py` prints before it becomes gunicorn, in this process."""
+
+    def printed(environment: dict[str, str]) -> str:
+        monkeypatch.setattr(os, "environ", clean(environment))
+        monkeypatch.setattr(os, "execv", lambda _, words: None if "gunicorn" in words else pytest.fail(str(words)))
+        startup.main()
+        said = capfd.readouterr()
+        assert said.err == ""
+        return said.out
+
+    return printed
 
 
 @pytest.fixture
@@ -192,9 +259,18 @@ def test_gunicorn_says_it_in_one_sentence_too(nothing: dict[str, str], change: d
     assert sentence in one_sentence(run([*GUNICORN, "wsgi:app"], nothing | change))
 
 
-@pytest.mark.parametrize("change, sentence", [WRONG[0], UNREACHABLE])
-def test_commands_say_it_in_one_sentence_too(nothing: dict[str, str], change: dict[str, str], sentence: str) -> None:
+def test_commands_say_it_in_one_sentence_too(nothing: dict[str, str]) -> None:
+    change, sentence = UNREACHABLE
     assert sentence in one_sentence(run([*FLASK, "keys", "list"], nothing | change))
+
+
+@pytest.mark.parametrize("change, sentence", [WRONG[0], UNREACHABLE])
+def test_the_app_that_commands_and_workers_load_says_it_as_well(
+    nothing: dict[str, str], change: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        app_of(nothing | change)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_data_folder_below_a_file_is_one_sentence(
@@ -217,18 +293,28 @@ def test_gunicorns_own_option_for_workers_is_refused_as_well(nothing: dict[str, 
     assert "set REDIS_URL" in one_sentence(run([*GUNICORN, "-w", "2", "wsgi:app"], nothing))
 
 
+def before_workers(environment: dict[str, str]) -> str:
+    """What gunicorn's master says before it listens; how it says it is told above."""
+    with pytest.raises(ConfigError) as caught:
+        preflight.check_before_workers(config.load(Path(environment["DATA_DIR"]), clean(environment)), 1, [])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
 def test_gunicorn_on_a_database_without_tables_says_what_to_run(nothing: dict[str, str]) -> None:
-    assert one_sentence(run([*GUNICORN, "wsgi:app"], nothing)).endswith("run: flask db upgrade")
-    assert one_sentence(run([*FLASK, "users", "list"], nothing)).endswith("run: flask db upgrade")
+    assert before_workers(nothing).endswith("run: flask db upgrade")
+    with commands(nothing) as flask:
+        assert flask.error("users", "list").endswith("run: flask db upgrade")
 
 
 WRONG_KEY = {"SECRET_KEY": "not the one it was made with"}
 
 
-@pytest.mark.parametrize("command", [[*GUNICORN, "wsgi:app"], [*FLASK, "keys", "list"]])
-def test_a_wrong_encryption_key_is_one_sentence(environment: dict[str, str], command: list[str]) -> None:
-    changed = environment | WRONG_KEY | {"PORT": str(free_port())}
-    assert "The encryption key does not fit this database" in one_sentence(run(command, changed))
+def test_a_wrong_encryption_key_is_one_sentence(environment: dict[str, str]) -> None:
+    changed = environment | WRONG_KEY
+    assert "The encryption key does not fit this database" in before_workers(changed)
+    with pytest.raises(ConfigError, match=r"\AThe encryption key does not fit this database.*\Z"):
+        app_of(changed)
 
 
 def test_a_wrong_encryption_key_is_one_sentence_of_the_first_command_too(
@@ -306,37 +392,6 @@ def schema(file: Path) -> list[tuple[str, str]]:
         found += connection.execute("SELECT version_num, '' FROM alembic_version").fetchall()
     connection.close()
     return found
-
-
-# --- Several at once --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def new_database(request: pytest.FixtureRequest, nothing: dict[str, str]) -> dict[str, str]:
-    if request.param == "postgresql":
-        nothing |= {"DATABASE_URL": request.getfixturevalue("postgresql"), "SECRET_KEY": "any"}
-    return nothing
-
-
-def test_two_first_starts_at_once_both_serve_and_one_tells_the_secrets(new_database: dict[str, str]) -> None:
-    def start_and_stop(port: int) -> str:
-        with service(START, new_database | {"PORT": str(port)}) as one:
-            assert one.get("/health")[0] == 200
-        assert one.process.returncode == 0
-        return one.output
-
-    with ThreadPoolExecutor(2) as side_by_side:
-        outputs = list(side_by_side.map(start_and_stop, [free_port(), free_port()]))
-    assert sorted(len(SECRET.findall(output)) for output in outputs) == [0, 2]
-    assert all(output.startswith(f"Opus API {startup.__version__} on ") for output in outputs)
-    assert not any("Traceback" in output or "could not" in output for output in outputs)
-
-
-def test_two_upgrades_at_once_both_end_right(new_database: dict[str, str]) -> None:
-    with ThreadPoolExecutor(2) as side_by_side:
-        ended = list(side_by_side.map(lambda _: run([*FLASK, "db", "upgrade"], new_database), range(2)))
-    assert [done.returncode for done in ended] == [0, 0], [done.stderr for done in ended]
-    assert run([*FLASK, "users", "list"], new_database).returncode == 0
 
 
 def test_nothing_is_copied_when_nothing_is_to_be_migrated(settings: Settings) -> None:
