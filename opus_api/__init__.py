@@ -116,6 +116,7 @@ def _blueprints(app: Flask, settings: Settings) -> None:
     from opus_api.web import (
         auth,
         console,
+        converters,
         cookies,
         cors,
         guards,
@@ -130,6 +131,7 @@ def _blueprints(app: Flask, settings: Settings) -> None:
     from opus_api.web.addresses import Address
 
     app.url_rule_class = Address
+    app.url_map.converters["int"] = converters.RowId
     for module in (health, messages, auth, cookies, keys, management, logs, openapi):
         app.register_blueprint(module.bp)
     console.register(app)

@@ -47,7 +47,7 @@ class Accounts:
 
     def get(self, account_id: int) -> Account:
         """Raises NotFound."""
-        account = db.session.get(Account, account_id) if account_id < 2**63 else None
+        account = db.session.get(Account, account_id) if account_id < 2**63 else None  # a sign-in names one in JSON
         if account is None:
             raise NotFound(Phrase("There is no account with the id %(id)s.", id=account_id))
         return account

@@ -52,7 +52,7 @@ def count() -> int:
 
 def get(account_id: int) -> DeletedAccount:
     """Raises NotFound."""
-    found = db.session.get(DeletedAccount, account_id, with_for_update=True) if account_id < 2**63 else None
+    found = db.session.get(DeletedAccount, account_id, with_for_update=True)
     if found is None:
         raise NotFound(Phrase("There is no deleted account with the id %(id)s.", id=account_id))
     return found

@@ -168,7 +168,7 @@ def sign_ins(user: User) -> Sequence[UserSession]:
 
 def sign_in(user: User, session_id: int) -> UserSession:
     """One of this user's. Raises NotFound."""
-    session = db.session.get(UserSession, session_id) if session_id < 2**63 else None
+    session = db.session.get(UserSession, session_id)
     if session is None or session.user_id != user.id:
         raise NotFound("This sign-in has ended already.")
     return session
