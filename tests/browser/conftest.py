@@ -1,9 +1,8 @@
-"""A real Chromium in front of a real service, with a provider of our own behind it. One of each for a test file."""
+"""A real Chromium in front of a real service, with a provider of our own behind it."""
 
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests import live
+from tests.live import PASSWORD
 from tests.loopback import serving
+from tests.processes import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-PASSWORD = "correct horse battery"
 GOOD_KEY = "sk-good-0123456789abcdef"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
+    "--in-process-gpu",  # there is none; a process less to start and to talk to
+    "--disable-site-isolation-trials",  # with it goes the process that is kept ready for the next site
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -80,13 +83,6 @@ def upstream() -> Iterator[Upstream]:
 # --- The service ------------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def start(folder: Path, password: str) -> tuple[str, subprocess.Popen[bytes]]:
     """The whole service on a fresh data folder, as an operator starts it; its address and its process."""
     port = free_port()
@@ -125,11 +121,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def service(migrated: Path) -> Iterator[str]:
     """The address of a service whose administrator has the password PASSWORD."""
-    url, process = start(tmp_path_factory.mktemp("service"), PASSWORD)
-    yield url
-    stop(process)
+    with live.gateway(migrated, GRACEFUL_TIMEOUT="1") as found:
+        yield found.url
 
 
 @pytest.fixture
@@ -149,8 +144,8 @@ def executable() -> str | None:
     return named or next(filter(os.path.exists, ["/usr/bin/chromium"]), None) or shutil.which("chromium")
 
 
-# Of a module, not of the session: while Playwright runs, its event loop occupies the thread that other tests need.
-@pytest.fixture(scope="module")
+# Of this folder, not of the session: while Playwright runs, its event loop occupies the thread that other tests need.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
