@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import GOOD_KEY, PASSWORD, Upstream, press, sign_in
+from tests.browser.test_every_page import caller
 
 Open = Callable[..., Page]
 
@@ -26,6 +28,21 @@ def add(page: Page, upstream: Upstream, key: str = GOOD_KEY) -> str:
     page.get_by_label("API key").fill(key)
     page.get_by_label("Base URL").fill(upstream.url)
     press(page, "Save and check")
+    return name
+
+
+@pytest.fixture(scope="module")
+def call(service: str) -> Callable[..., Any]:
+    """The JSON API, for what a test needs and another shows to be done on the pages."""
+    token = caller(service)("POST", "/api/auth/login", {"username": "admin", "password": PASSWORD})["token"]
+    return caller(service, token)
+
+
+@pytest.fixture
+def account(call: Callable[..., Any], upstream: Upstream) -> str:
+    """The name of an account that its provider accepts."""
+    name = f"account-{uuid4().hex[:8]}"
+    call("POST", "/api/cookies", {"provider": "openai", "name": name, "api_key": GOOD_KEY, "base_url": upstream.url})
     return name
 
 
@@ -95,20 +112,16 @@ def test_an_account_is_added_and_checked(open_page: Open, session: str, upstream
 
 
 def test_the_first_account_is_offered_a_rule_for_claude_names(
-    open_page: Open, session: str, upstream: Upstream
+    open_page: Open, session: str, upstream: Upstream, call: Callable[..., Any]
 ) -> None:
+    # The offer is for the first account of its kind only, whichever test came before.
+    for earlier in call("GET", "/api/cookies")["data"]:
+        call("DELETE", f"/api/cookies/{earlier['id']}")
     page = open_page(session)
-    page.goto("/")
     page.goto("/cookies")
     page.get_by_role("link", name="Add account").first.click()
     page.get_by_role("link", name="OpenAI-compatible").click()
     expect(page).to_have_url(re.compile("provider=openai"))
-    page.goto("/cookies")
-    # The offer is for the first account of its kind only, whichever test came before.
-    while page.locator(".who a").count():
-        page.locator(".who a").first.click()
-        page.get_by_role("link", name="Delete…").click()
-        press(page, "Delete account")
     name = add(page, upstream)
     page.get_by_label("is answered by").select_option("model-b")
     press(page, "Save the rule")
@@ -154,12 +167,11 @@ def test_an_account_is_validated_disabled_and_enabled(
 
 @both
 def test_a_priority_is_saved_in_the_list_and_what_is_ticked_stays_so(
-    open_page: Open, session: str, upstream: Upstream, script: bool
+    open_page: Open, session: str, account: str, script: bool
 ) -> None:
     page = open_page(session, script)
-    name = add(page, upstream)
     page.goto("/cookies")
-    tick, priority = (page.get_by_role(role, name=name) for role in ("checkbox", "textbox"))  # type: ignore[arg-type]
+    tick, priority = (page.get_by_role(role, name=account) for role in ("checkbox", "textbox"))  # type: ignore[arg-type]
     tick.check()
     priority.fill("7")
     with page.expect_navigation():
@@ -176,49 +188,48 @@ def test_a_priority_is_saved_in_the_list_and_what_is_ticked_stays_so(
 
 
 @both
-def test_editing_keeps_the_secret(open_page: Open, session: str, upstream: Upstream, script: bool) -> None:
+def test_editing_keeps_the_secret(
+    open_page: Open, session: str, upstream: Upstream, account: str, script: bool
+) -> None:
     page = open_page(session, script)
-    name = add(page, upstream)
     page.goto("/cookies")
-    page.get_by_role("link", name=name).click()
+    page.get_by_role("link", name=account).click()
     expect(page.get_by_label("API key")).to_have_value("")
     expect(page.get_by_label("API key")).to_have_attribute("placeholder", "•••• cdef, leave empty to keep")
-    page.get_by_label("Name").fill(f"{name}-renamed")
+    page.get_by_label("Name").fill(f"{account}-renamed")
     page.get_by_label("Priority").fill("5")
     page.get_by_text("Options of this provider").click()
     page.get_by_label("top_k").select_option("On")
     press(page, "Save changes")
-    expect(row(page, f"{name}-renamed")).to_be_visible()
+    expect(row(page, f"{account}-renamed")).to_be_visible()
     upstream.keys.clear()
-    page.get_by_role("checkbox", name=f"{name}-renamed", exact=True).check()
+    page.get_by_role("checkbox", name=f"{account}-renamed", exact=True).check()
     press(page, "Validate")
     assert upstream.keys == [GOOD_KEY]
-    page.get_by_role("link", name=f"{name}-renamed").click()
+    page.get_by_role("link", name=f"{account}-renamed").click()
     expect(page.get_by_label("top_k")).to_have_value("true")  # its section is open, because something is set
 
 
 @both
-def test_deleting_asks_first(open_page: Open, session: str, upstream: Upstream, script: bool) -> None:
+def test_deleting_asks_first(open_page: Open, session: str, account: str, script: bool) -> None:
     page = open_page(session, script)
-    name = add(page, upstream)
     page.goto("/cookies")
-    page.get_by_role("link", name=name).click()
+    page.get_by_role("link", name=account).click()
     page.get_by_role("link", name="Delete…").click()
     page.get_by_role("link", name="Cancel").click()
-    expect(row(page, name)).to_be_visible()
-    page.get_by_role("link", name=name).click()
+    expect(row(page, account)).to_be_visible()
+    page.get_by_role("link", name=account).click()
     page.get_by_role("link", name="Delete…").click()
     press(page, "Delete account")
-    expect(page.get_by_role("status")).to_have_text(f"{name} was deleted.")
-    expect(row(page, name)).to_have_count(0)
+    expect(page.get_by_role("status")).to_have_text(f"{account} was deleted.")
+    expect(row(page, account)).to_have_count(0)
 
 
 @both
 def test_validating_all_shows_how_far_it_is_also_after_a_reload(
-    open_page: Open, session: str, upstream: Upstream, script: bool
+    open_page: Open, session: str, upstream: Upstream, account: str, script: bool
 ) -> None:
     page = open_page(session, script)
-    name = add(page, upstream)
     page.goto("/cookies")
     upstream.keys.clear()
     upstream.slow = 2.0
@@ -229,14 +240,13 @@ def test_validating_all_shows_how_far_it_is_also_after_a_reload(
     upstream.slow = 0.0
     expect(page.get_by_role("status")).to_contain_text("accounts are valid.", timeout=20_000)
     expect(page.get_by_role("progressbar")).to_have_count(0)
-    expect(row(page, name)).to_contain_text("Active")
+    expect(row(page, account)).to_contain_text("Active")
     assert GOOD_KEY in upstream.keys
 
 
 @both
-def test_the_rotation_strategy_is_chosen(open_page: Open, session: str, upstream: Upstream, script: bool) -> None:
+def test_the_rotation_strategy_is_chosen(open_page: Open, session: str, account: str, script: bool) -> None:
     page = open_page(session, script)
-    add(page, upstream)
     page.goto("/cookies")
     wanted = "round_robin" if script else "priority"
     choice = page.get_by_label("Who answers next")

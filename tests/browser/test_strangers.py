@@ -8,6 +8,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -56,8 +57,9 @@ def plant(service: str) -> dict[str, Any]:
         made["key"] = call("POST", "/api/keys", {"name": name})
     for n, attempt in enumerate(ATTEMPTS):
         call("POST", "/v2/ips/block", {"cidr": f"203.0.113.{n}/32", "reason": attempt})
-        for model in (attempt, "practice/x"):
-            made["request"] = ask(service, made["key"]["key"], model, attempt)
+    asked = [(model, attempt) for attempt in ATTEMPTS for model in (attempt, "practice/x")]
+    with ThreadPoolExecutor(len(ATTEMPTS)) as several:  # practice takes its time to answer
+        made["request"] = [*several.map(lambda one: ask(service, made["key"]["key"], *one), asked)][-1]
     return made
 
 
