@@ -24,12 +24,14 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from opus_api import config, create_app
 from opus_api.config import ROOT
+from opus_api.extensions import db
 from tests.bars import report
 from tests.chaos import servers
 from tests.chaos.stage import install
 from tests.fakes.upstream import Upstream
-from tests.live import KEY, Gateway, body, gateway, wait_until
+from tests.live import KEY, LOOPBACK, Gateway, body, gateway, installed, wait_until
 from tests.processes import GUNICORN, clean, free_port, service
 
 MESSAGES = "/v1/messages"
@@ -249,8 +251,9 @@ def test_a_loss_of_power_takes_a_second_of_rows_and_nothing_that_was_saved(migra
         environment = {**live.environment, "DATA_DIR": str(left), "PORT": str(free_port())}
         url = f"sqlite:///{left / 'opus.db'}"
         with service([*GUNICORN, "wsgi:app"], environment):
-            lost = missing(url, clients, 5.0)
+            wait_until(lambda: len(list(left.glob("spool/*"))) <= 1)  # that of the dead worker was adopted
         rows = logged(url)
+        lost = len(clients.acknowledged.keys() - rows.keys())
         last = max((cut - ended for name, ended in clients.acknowledged.items() if name not in rows), default=0.0)
         report(
             11, power="lost", acknowledged=len(clients.acknowledged), acknowledged_rows_lost=lost, of_the_last_s=last
@@ -374,25 +377,36 @@ def _settled(live: Gateway, clients: Clients) -> set[str] | None:
     return rows if next(reversed(clients.acknowledged)) in rows else None
 
 
+@pytest.fixture(scope="module")
+def served_folder(migrated: Path, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the account that answers."""
+    folder = Path(shutil.copytree(installed(migrated), tmp_path_factory.mktemp("served") / "data"))
+    settings = config.load(folder, {"DATA_DIR": str(folder), "ALLOW_PRIVATE_UPSTREAMS": LOOPBACK})
+    with create_app(settings).app_context() as context:
+        fields = {"provider": "anthropic", "name": "one", "api_key": "sk-up", "base_url": upstream.url}
+        context.app.extensions["accounts"].create({**fields, "models": ["served"]})
+        db.session.remove()
+        db.engine.dispose()
+    return folder
+
+
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", pytest.param("2>&1 | true", marks=pytest.mark.chaos)])
-def test_standard_error_that_takes_nothing_fails_no_request(migrated: Path, upstream: Upstream, stderr: str) -> None:
-    with gateway(migrated) as model:
-        environment = clean({**model.environment, "PORT": str(free_port()), "LOG_LEVEL": "debug", "DEBUG_MODE": "1"})
-        model.account("anthropic", upstream.url, models=["served"])
-        model.stop()
-        command = f'exec "$0" "$@" {stderr}' if "|" not in stderr else f'"$0" "$@" {stderr}'
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", command, *GUNICORN, "-c", "gunicorn.conf.py", "wsgi:app"],
-            cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        port = int(environment["PORT"])
-        live = Gateway(f"http://127.0.0.1:{port}", port, model.folder, environment, process, model.log)  # type: ignore[arg-type]
-        try:
-            wait_until(lambda: _answers(live), 20.0)
-            for bad in (False, True, False):
-                status = live.post(MESSAGES, b"{" if bad else body("served")).status
-                assert status == (400 if bad else 200)
-            wait_until(lambda: len(live.rows()) == 3)
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
+def test_standard_error_that_takes_nothing_fails_no_request(tmp_path: Path, served_folder: Path, stderr: str) -> None:
+    folder, port = Path(shutil.copytree(served_folder, tmp_path / "data")), free_port()
+    environment = {"DATA_DIR": str(folder), "PORT": str(port), "ALLOW_PRIVATE_UPSTREAMS": LOOPBACK}
+    environment |= {"LOG_LEVEL": "debug", "DEBUG_MODE": "1", "GRACEFUL_TIMEOUT": "5"}
+    command = f'exec "$0" "$@" {stderr}' if "|" not in stderr else f'"$0" "$@" {stderr}'
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command, *GUNICORN, "-c", "gunicorn.conf.py", "wsgi:app"],
+        cwd=ROOT, env=clean(environment), stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    live = Gateway(f"http://127.0.0.1:{port}", port, folder, environment, process, tmp_path / "log")
+    try:
+        wait_until(lambda: _answers(live), 20.0)
+        for bad in (False, True, False):
+            status = live.post(MESSAGES, b"{" if bad else body("served")).status
+            assert status == (400 if bad else 200)
+        wait_until(lambda: len(live.rows()) == 3)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()

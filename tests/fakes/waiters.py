@@ -15,18 +15,17 @@ from collections import Counter  # noqa: E402
 from dataclasses import replace  # noqa: E402
 
 import gevent  # noqa: E402
+import sqlalchemy as sa  # noqa: E402
 
-from opus_api import create_app  # noqa: E402
-from opus_api.extensions import db  # noqa: E402
+from opus_api import config, crypto, database  # noqa: E402
 from opus_api.services.oidc import Tokens  # noqa: E402
+from opus_api.transport import Transport  # noqa: E402
 from opus_api.upstreams.base import Credentials, Failure  # noqa: E402
 
 
 def main() -> None:
     account_id, waiters = int(sys.argv[1]), int(sys.argv[2])
-    app = create_app()
-    with app.app_context():
-        tokens = Tokens(db.engine, app.extensions["transport"])
+    tokens = _tokens()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
@@ -35,6 +34,16 @@ def main() -> None:
         gevent.joinall(greenlets)
         sys.stdout.write(json.dumps(Counter(greenlet.value for greenlet in greenlets)) + "\n")
         sys.stdout.flush()
+
+
+def _tokens() -> Tokens:
+    """As a worker has them, without all that it has besides and that takes a second to load."""
+    settings = config.load()
+    crypto.use(crypto.keyring(settings))
+    database.make_psycopg2_cooperative()
+    engine = sa.create_engine(settings.database_url, **database.engine_options(settings.database_url))
+    database.prepare(engine)
+    return Tokens(engine, Transport(settings))
 
 
 def _wait(tokens: Tokens, account_id: int, seen: Credentials) -> str:

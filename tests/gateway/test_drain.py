@@ -1,14 +1,16 @@
 """What becomes of live answers when the service is told to stop or to load itself anew."""
 
+import http.client
 import itertools
 import signal
+import socket
 import statistics
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 from tests import bars
 from tests.fakes.upstream import FOREVER, Asked, Reply, Upstream, spoken, streamed
 from tests.gateway.conftest import Stage
-from tests.live import HASTY, KEY, Answer, Gateway, body, gateway, read, wait_until
+from tests.live import KEY, Answer, Gateway, body, gateway, read, wait_until
 from tests.raw import CHAT, MESSAGES, answer, connected, head, request, to_the_end
 
 STREAMED = {"anthropic": MESSAGES, "openai": CHAT}
@@ -35,16 +37,28 @@ def unhurried(asked: Asked) -> Reply:
     return streamed([*steps[:3], *itertools.chain(*((pause, step) for step in steps[3:]))])
 
 
-@pytest.fixture
-def stoppable(migrated: Path, upstream: Upstream, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """With so many seconds to stop as the test says."""
-    seconds = getattr(request, "param", 6)
+@contextmanager
+def unhurried_stage(migrated: Path, upstream: Upstream, seconds: int) -> Iterator[Stage]:
+    """With so many seconds to stop."""
     with gateway(migrated, GRACEFUL_TIMEOUT=str(seconds)) as running:
         upstream.answers |= dict.fromkeys((SOON, LATER, NEVER), unhurried)
         running.account("openai", f"{upstream.url}/v1", models=[SOON, LATER, NEVER])
         yield Stage(running, upstream)
         for model in (SOON, LATER, NEVER):
             upstream.answers.pop(model)
+
+
+@pytest.fixture
+def stoppable(migrated: Path, upstream: Upstream, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with unhurried_stage(migrated, upstream, getattr(request, "param", 6)) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def reloadable(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
+    """A reload leaves it running, for the next test as well."""
+    with unhurried_stage(migrated, upstream, 6) as stage:
+        yield stage
 
 
 def streams(live: Gateway, models: list[str], pool: ThreadPoolExecutor) -> list[Any]:
@@ -108,61 +122,79 @@ def test_when_it_stops_200_streams_end_in_their_protocol(stoppable: Stage) -> No
     stopped(stoppable, 200)
 
 
-@pytest.mark.parametrize("stoppable", [4], indirect=True)
-def test_a_whole_answer_that_can_not_be_given_in_time_is_an_error(stoppable: Stage) -> None:
-    stoppable.upstream.asked.clear()
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(stoppable.gateway.post, path, body(NEVER)) for path in (MESSAGES, CHAT)]
-        wait_until(lambda: [asked.model for asked in stoppable.upstream.asked if asked.method == "POST"] == [NEVER] * 2)
-        stoppable.gateway.process.terminate()
-        answers = [one.result(10) for one in waiting]
-    assert [got.status for got in answers] == [529, 503]
-    assert {got.json["error"]["message"] for got in answers} == {"the gateway is restarting, retry"}
-    assert {got.headers["retry-after"] for got in answers} == {"1"}
-    assert stoppable.gateway.process.wait(10) == 0
-    assert {row["status"] for row in stoppable.gateway.rows()} == {529, 503}
-
-
-@pytest.mark.parametrize("stoppable", [4], indirect=True)
-def test_who_only_sends_or_only_stays_connected_does_not_hold_it_up(stoppable: Stage) -> None:
+@pytest.mark.parametrize("stoppable", [6], indirect=True)
+def test_when_it_stops_everybody_is_told_and_nobody_holds_it_up(stoppable: Stage) -> None:
+    """Whole answers that can not be given in time, and connections that only send, only stay, or ask once more."""
     live = stoppable.gateway
-    with connected(live.port) as idle, connected(live.port) as sender, connected(live.port) as reader:
-        idle.sendall(head("/healthz", method="GET"))
-        seen = b""
-        while b"}" not in seen:  # head and body may come apart
-            seen += (piece := idle.recv(65_536))
-            assert piece, seen
-        assert b"200 OK" in seen
+    stoppable.upstream.asked.clear()
+    with (
+        ThreadPoolExecutor(2) as pool,
+        connected(live.port) as idle,
+        connected(live.port) as sender,
+        connected(live.port) as reader,
+        closing(live.connection()) as curious,
+        closing(live.connection()) as other,
+        live.streaming("practice/endless", messages=PRACTICE) as unfinished,
+    ):
+        assert unfinished.readline() == b"event: message_start\n"
+        waiting = [pool.submit(live.post, path, body(NEVER)) for path in (MESSAGES, CHAT)]
+        wait_until(lambda: [asked.model for asked in stoppable.upstream.asked if asked.method == "POST"] == [NEVER] * 2)
+        stays(idle)
         sender.sendall(head(MESSAGES, "content-length: 500") + b"{")
         reader.sendall(request(MESSAGES, body("practice/endless", stream=True)))
         reader.recv(1)
-        began = time.monotonic()
-        live.process.terminate()
-        got = answer(to_the_end(sender))
-        assert got.error == (529, "overloaded_error", "the gateway is restarting, retry")
-        assert idle.recv(1) == b""
-        assert live.process.wait(10) == 0
-        assert time.monotonic() - began < 6
-    assert sorted((row["model"], row["status"]) for row in live.rows())[0] == ("", 529)
-
-
-@pytest.mark.parametrize("stoppable", [12], indirect=True)
-def test_while_it_stops_connections_close_and_it_is_not_ready(stoppable: Stage) -> None:
-    with closing(stoppable.gateway.connection()) as connection, closing(stoppable.gateway.connection()) as other:
-        for kept in (connection, other):
+        for kept in (curious, other):
             kept.request("GET", "/ready")
             assert read(kept).json["status"] == "ready"
-        stoppable.gateway.process.terminate()
+        began = time.monotonic()
+        live.process.terminate()
         time.sleep(0.3)
-        connection.request("GET", "/ready")
-        got = read(connection)
-        assert (got.status, got.json["checks"]["worker"]) == (503, "stopping")
-        assert got.headers["connection"] == "close"
-        other.request("POST", MESSAGES, request(MESSAGES, body(SOON)).partition(b"\r\n\r\n")[2], {"x-api-key": KEY})
-        got = read(other)
-        assert (got.status, got.headers["connection"]) == (200, "close"), (
-            "what is asked on a kept connection is answered"
-        )
+        connections_close_and_it_is_not_ready(curious, other)
+        whole_answers_are_errors([one.result(10) for one in waiting])
+        assert answer(to_the_end(sender)).error == (529, "overloaded_error", RESTARTING)
+        assert idle.recv(1) == b""
+        rest = unfinished.read()  # to the regular end of the chunked body
+        assert b'"type":"overloaded_error"' in rest.rpartition(b"event: error")[2]
+        assert live.process.wait(10) == 0
+        assert time.monotonic() - began < 8
+    rows = live.rows()
+    told = {(row["model"], row["dialect"], row["status"]) for row in rows}
+    assert {("", "anthropic", 529), (NEVER, "anthropic", 529), (NEVER, "openai", 503)} <= told
+    practice = [(row["outcome"], row["error_type"]) for row in rows if row["model"] == "practice/endless"]
+    assert ("aborted", "overloaded_error") in practice
+    assert len(practice) == 2
+
+
+PRACTICE = [{"role": "user", "content": "[[practice:slow]] Hi"}]
+RESTARTING = "the gateway is restarting, retry"
+
+
+def stays(idle: socket.socket) -> None:
+    """It has asked once, and has its answer."""
+    idle.sendall(head("/healthz", method="GET"))
+    seen = b""
+    while b"}" not in seen:  # head and body may come apart
+        seen += (piece := idle.recv(65_536))
+        assert piece, seen
+    assert b"200 OK" in seen
+
+
+def connections_close_and_it_is_not_ready(
+    connection: http.client.HTTPConnection, other: http.client.HTTPConnection
+) -> None:
+    connection.request("GET", "/ready")
+    got = read(connection)
+    assert (got.status, got.json["checks"]["worker"]) == (503, "stopping")
+    assert got.headers["connection"] == "close"
+    other.request("POST", MESSAGES, request(MESSAGES, body(SOON)).partition(b"\r\n\r\n")[2], {"x-api-key": KEY})
+    got = read(other)
+    assert (got.status, got.headers["connection"]) == (200, "close"), "what is asked on a kept connection is answered"
+
+
+def whole_answers_are_errors(answers: list[Answer]) -> None:
+    assert [got.status for got in answers] == [529, 503]
+    assert {got.json["error"]["message"] for got in answers} == {RESTARTING}
+    assert {got.headers["retry-after"] for got in answers} == {"1"}
 
 
 # ---- reload
@@ -202,42 +234,26 @@ def reloaded(stoppable: Stage, hups: int, count: int, rate: float) -> None:
     assert failed == []
 
 
-def test_a_reload_fails_no_request_and_cuts_no_stream(stoppable: Stage) -> None:
-    reloaded(stoppable, hups=1, count=20, rate=40)
+def test_a_reload_fails_no_request_and_cuts_no_stream(reloadable: Stage) -> None:
+    reloaded(reloadable, hups=1, count=20, rate=40)
 
 
-def test_what_the_old_worker_learns_of_an_account_the_new_one_knows_as_well(stoppable: Stage, model: str) -> None:
+def test_what_the_old_worker_learns_of_an_account_the_new_one_knows_as_well(reloadable: Stage, model: str) -> None:
     limited = Reply(429, b"{}", {"retry-after": "30"}, before=[2.5])
-    first = stoppable.account("openai", model, [limited, spoken], priority=9)
-    second = stoppable.account("openai", model)
+    first = reloadable.account("openai", model, [limited, spoken], priority=9)
+    second = reloadable.account("openai", model)
     with ThreadPoolExecutor(1) as pool:
-        old = pool.submit(stoppable.gateway.ask, model)
-        wait_until(lambda: stoppable.asked(first))
-        stoppable.gateway.process.send_signal(signal.SIGHUP)
+        old = pool.submit(reloadable.gateway.ask, model)
+        wait_until(lambda: reloadable.asked(first))
+        reloadable.gateway.process.send_signal(signal.SIGHUP)
         assert old.result(20).status == 200
     time.sleep(1)
     for _ in range(3):
-        assert stoppable.gateway.ask(model).status == 200
-    assert [len(stoppable.asked(account)) for account in (first, second)] == [1, 4]
+        assert reloadable.gateway.ask(model).status == 200
+    assert [len(reloadable.asked(account)) for account in (first, second)] == [1, 4]
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("stoppable", [20], indirect=True)
 def test_five_reloads_with_200_streams_and_50_requests_a_second_fail_none(stoppable: Stage) -> None:
     reloaded(stoppable, hups=5, count=200, rate=50)
-
-
-# ---- practice, which needs no upstream
-
-
-def test_a_stream_that_can_not_finish_ends_with_an_error_event_and_leaves_its_row(migrated: Path) -> None:
-    with gateway(migrated, HASTY, GRACEFUL_TIMEOUT="3") as live:
-        messages = [{"role": "user", "content": "[[practice:slow]] Hi"}]
-        with live.streaming("practice/endless", messages=messages) as stream:
-            assert stream.readline() == b"event: message_start\n"
-            live.process.terminate()
-            rest = stream.read()  # to the regular end of the chunked body
-        assert b'"type":"overloaded_error"' in rest.rpartition(b"event: error")[2]
-        assert live.process.wait(timeout=10) == 0
-        (row,) = live.rows()
-        assert (row["outcome"], row["error_type"]) == ("aborted", "overloaded_error")
