@@ -1,10 +1,12 @@
 """Model names: what a client's name stands for, which accounts serve it, and what can be served at all (M8, M9)."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from opus_api.services.snapshot import AccountValue, Snapshot
@@ -16,6 +18,7 @@ SMALL = "small"  # the rule for background calls of clients (Claude Code asks fo
 PRACTICE_MODELS = ("claude-sonnet-4.5", "claude-4.5-opus-high", "claude-haiku-4-20250514", "practice/practice")
 CLAUDE_PROVIDERS = ("anthropic", "amazonq")  # they serve Claude under its vendor's names
 MOST_CACHED = 10_000  # names; clients choose them
+MOST_LISTS = 512  # of accounts and keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +78,30 @@ class Catalog:
         if found is None:
             if len(self._cache) >= MOST_CACHED:
                 self._cache.clear()
-            found = self._cache[name] = self._find(self._ruled(name))
+            found = self._cache[name] = tuple(self._find(self._ruled(name)))
         return found
 
     def _ruled(self, name: str) -> str:
         """What the model map makes of a name; an exact rule wins over a glob, a longer glob over a shorter one."""
         return best_match(self.snapshot.rules, name) or name
 
-    def _find(self, name: str) -> tuple[Target, ...]:
+    def _find(self, name: str) -> Iterator[Target]:
         provider, slash, bare = name.partition("/")
         if self._practice_only or provider == PRACTICE.name:
-            return (Target(PRACTICE.name, bare or name, None),)
-        accounts = self.snapshot.accounts
-        if slash and bare and provider in UPSTREAMS:
-            served = [(a, _addressed(a, bare)) for a in accounts if a.provider == provider]
-        else:
-            served = [(a, served_as(a, name)) for a in accounts]
-        targets = tuple(Target(a.provider, model, a) for a, model in served if model)
-        if not targets and self._practice_serves_all:
-            return (Target(PRACTICE.name, name, None),)
-        return targets
+            yield Target(PRACTICE.name, bare or name, None)
+            return
+        is_addressed = bool(slash and bare and provider in UPSTREAMS)
+        nobody = True
+        for account in self.snapshot.accounts:
+            if is_addressed:
+                model = _addressed(account, bare) if account.provider == provider else ""
+            else:
+                model = served_as(account, name)
+            if model:
+                nobody = False
+                yield Target(account.provider, model, account)
+        if nobody and self._practice_serves_all:
+            yield Target(PRACTICE.name, name, None)
 
     def _unknown(self, name: str) -> str:
         if providers := [p.label for p in UPSTREAMS.values() if name in p.model_names]:
@@ -109,8 +116,10 @@ class Catalog:
         """Every name that can be said and served, with its first target; ``globs``: for a key with these ``models``."""
         names: dict[str, Target] = {}
         for name in self._sayable():
-            if name not in names and (targets := self._targets(name)) and permits(globs, name, Resolution(targets)):
-                names[name] = targets[0]
+            # Not by _targets: of a large pool the others would be looked through for each name.
+            first = None if name in names else next(self._find(self._ruled(name)), None)
+            if first and permits(globs, name, Resolution((first,))):
+                names[name] = first
         return names
 
     def _sayable(self) -> Iterator[str]:
@@ -154,12 +163,28 @@ def best_match(rules: Mapping[str, str], name: str) -> str:
     """The target of the rule that fits best, "" when none does."""
     if name in rules:
         return rules[name]
-    fitting = [pattern for pattern in rules if is_glob(pattern) and fnmatchcase(name, pattern)]
-    return rules[max(fitting, key=len)] if fitting else ""
+    return next((rules[glob] for glob in _globs(tuple(rules)) if fnmatchcase(name, glob)), "")
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    patterns = tuple(patterns)
+    return (name in patterns and not is_glob(name)) or any(fnmatchcase(name, glob) for glob in _globs(patterns))
+
+
+# Every name is looked for in every account's lists, of which a big provider has hundreds of names: what is asked of a
+# list is worked out once.
+
+
+@lru_cache(MOST_LISTS)
+def _globs(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are no plain names, the longest first."""
+    return tuple(sorted(filter(is_glob, patterns), key=len, reverse=True))
+
+
+@lru_cache(MOST_LISTS)
+def _said(listed: tuple[str, ...]) -> frozenset[str]:
+    """What a list of models lets one say: Anthropic lists dated ids and takes the undated aliases of them, too."""
+    return frozenset(listed) | {model[: at.start()] for model in listed for at in re.finditer("-20", model)}
 
 
 def permits(globs: Iterable[str] | None, name: str, resolution: Resolution) -> bool:
@@ -191,9 +216,7 @@ def served_as(account: AccountValue, name: str) -> str:
         return documented
     if account.listed_models is None:  # never asked with success: trust the vendor's own names
         return own if account.provider in CLAUDE_PROVIDERS and name.startswith("claude-") else ""
-    # Anthropic lists dated ids and takes the undated aliases of them, too.
-    listed = account.listed_models
-    return own if own in listed or any(model.startswith(f"{own}-20") for model in listed) else ""
+    return own if own in _said(account.listed_models) else ""
 
 
 def _addressed(account: AccountValue, name: str) -> str:

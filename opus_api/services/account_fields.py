@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opus_api.config import Settings
-from opus_api.services.values import FieldError, name, patterns, text, whole
+from opus_api.services.values import FieldError, few, name, patterns, text, whole
 from opus_api.transport import AddressRefused, check_url
 from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.amazonq_login import BUILDER_ID, REGION
@@ -140,6 +140,7 @@ def _model_map(value: Any, upstream: Upstream, settings: Settings) -> dict[str, 
     """Glob to the provider's own model; ``provider/`` before the model is the same provider said twice."""
     if not isinstance(value, dict):
         raise FieldError("model_map", 'must be an object such as {"claude-*": "some-model"}.')
+    few("model_map", value)
     checked = {}
     for pattern, target in value.items():
         glob = text("model_map", pattern, limit=200, required=True)

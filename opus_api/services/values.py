@@ -1,12 +1,13 @@
 """Checking what a person sends, field by field, and saying what is wrong in one sentence that names the field."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sized
 from datetime import UTC, datetime
 from typing import Any
 
 from opus_api.wire.errors import Phrase, Unprocessable
 
+MOST_PATTERNS = 200
 NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 
 
@@ -92,10 +93,18 @@ def flag(field: str, value: Any) -> bool:
     return value
 
 
+def few(field: str, value: Sized) -> None:
+    """Raises FieldError when it has more entries than a form shows and a request can be compared with."""
+    if len(value) > MOST_PATTERNS:
+        told = Phrase("has more than %(n)s entries; one such as claude-* stands for several.", n=MOST_PATTERNS)
+        raise FieldError(field, told)
+
+
 def patterns(field: str, value: Any) -> list[str] | None:
     """A list of globs, or None. Raises FieldError."""
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) > 1000:
+    if not isinstance(value, list):
         raise FieldError(field, "must be null or a list of model names such as claude-*.")
+    few(field, value)
     return [text(f"{field}[{i}]", item, limit=200, required=True) for i, item in enumerate(value)]

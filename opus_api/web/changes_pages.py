@@ -13,7 +13,7 @@ from opus_api.wire.errors import Phrase
 
 bp = page_blueprint("changes_pages")
 
-PER_PAGE = 30
+PER_PAGE = 25
 LONGEST_LINK = 150  # bytes: what is longer is text, because the page stays under 60 KB
 MOST_IN_A_COLUMN = 12  # characters, on a phone; what is longer takes the whole width there
 

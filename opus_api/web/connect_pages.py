@@ -64,7 +64,8 @@ def _page(key: ApiKey | None, value: str, since: float) -> str:
 @bp.get("/connect/status")
 def status() -> ResponseReturnValue:
     """Only whether a request has come; looks again by itself."""
-    since = max(request.args.get("since", 0.0, type=float), time.time() - LONGEST_LOOK)
+    moment = time.time()
+    since = min(max(request.args.get("since", 0, type=int), moment - LONGEST_LOOK), moment)
     key_id = request.args.get("key", type=int)
     key = api_keys.get(key_id) if key_id is not None else None
     shown = _state(key, since)

@@ -203,9 +203,9 @@ def grouped(number: int) -> str:
     return str(format_decimal(number))
 
 
-def visible(text: str) -> str:
+def visible(text: str | None) -> str:
     """Text of strangers with its control characters as pictures: none of them turns a line around or hides one."""
-    return "".join(PICTURES.get(ord(letter), letter) for letter in text)
+    return "".join(PICTURES.get(ord(letter), letter) for letter in text or "")
 
 
 def chosen_theme() -> str:

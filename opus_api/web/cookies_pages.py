@@ -34,6 +34,7 @@ bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
 PER_PAGE, WORDS = 20, 3700  # bytes of names, reasons and models
+SUGGESTED = 6000  # bytes of models
 ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
 MOST_EVENTS = 10  # of an account's history
 FILTERS = ("name", "provider", "state")
@@ -247,7 +248,17 @@ def saved(account_id: int) -> str:
     """What validation found, and the offer of a rule where Claude names would find nobody."""
     account = accounts().get(account_id)
     rule = _rule_form(account) if _offers_rule(account) else None
-    return render_template("cookies/saved.html", row=row_of(account), upstream=UPSTREAMS[account.provider], rule=rule)
+    return _saved_page(account, rule)
+
+
+def _saved_page(account: Account, rule: RuleForm | None) -> str:
+    return render_template(
+        "cookies/saved.html",
+        row=row_of(account),
+        upstream=UPSTREAMS[account.provider],
+        rule=rule,
+        suggested=brief.light(rule.listed, SUGGESTED) if rule else [],
+    )
 
 
 def _offers_rule(account: Account) -> bool:
@@ -264,8 +275,9 @@ def _offers_rule(account: Account) -> bool:
 
 def _rule_form(account: Account) -> RuleForm:
     form = RuleForm()
-    names: Any = account.listed_models or []
-    form.model.choices = names
+    form.listed = account.listed_models or []
+    if not form.is_submitted():
+        form.model.data = next(iter(form.listed), "")
     return form
 
 
@@ -275,8 +287,7 @@ def rule(account_id: int) -> ResponseReturnValue:
     account = accounts().get(account_id)
     form = _rule_form(account)
     if not form.validate_on_submit():
-        row, upstream = row_of(account), UPSTREAMS[account.provider]
-        return render_template("cookies/saved.html", row=row, upstream=upstream, rule=form)
+        return _saved_page(account, form)
     model_map = {**account.model_map, CLAUDE_NAMES: form.model.data}
     accounts().update(account_id, {"model_map": model_map})
     said = gettext("Saved. %(model)s answers every %(names)s name.", model=form.model.data, names=CLAUDE_NAMES)

@@ -4,7 +4,7 @@ Fields are named as the JSON API names them, so that ``body()`` is what the API 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask_babel import gettext
@@ -20,6 +20,7 @@ from wtforms import (
     SelectField,
     StringField,
     TextAreaField,
+    ValidationError,
 )
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # its stubs are of WTForms 3.2
 from wtforms.validators import InputRequired, Optional
@@ -370,7 +371,12 @@ class DeviceSignInForm(PageForm):
 class RuleForm(PageForm):
     """The consent to let one of an account's models answer Claude names."""
 
-    model = SelectField(_l("Model"))
+    model = StringField(_l("Model"), render_kw={"list": "listed", "autocomplete": "off", "spellcheck": "false"})
+    listed: Sequence[str] = ()
+
+    def validate_model(self, field: StringField) -> None:
+        if field.data not in self.listed:
+            raise ValidationError(gettext("The provider lists no model of this name."))
 
 
 # --- The log --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from opus_api.services.login_throttle import LoginThrottle
 from opus_api.services.logs import Filter
 from opus_api.services.snapshot import KeyValue
 from opus_api.services.values import FieldError
-from opus_api.web import auth, guards
+from opus_api.web import auth, brief, guards
 from opus_api.web.console import page_blueprint
 from opus_api.web.forms import MyForm
 from opus_api.web.keys_pages import row_of
@@ -23,7 +23,7 @@ from opus_api.wire.errors import ApiError, RateLimited
 
 bp = page_blueprint("my_pages")
 
-MOST_ROWS = 20
+MOST_ROWS, WORDS = 20, 4000  # bytes of models
 
 
 @bp.get("/my")
@@ -61,10 +61,12 @@ def _known(value: str, ip: str) -> KeyValue:
 def _usage(key: KeyValue) -> dict[str, Any]:
     connection, midnight = db.session.connection(), now().replace(hour=0, minute=0, second=0, microsecond=0)
     month = statistics.of_one(connection, "key", str(key.id), midnight.replace(day=1), None)
+    models = sorted(current_app.extensions["gateway"].catalog().names(key.models))
     return {
         "key": row_of(api_keys.get(key.id), month),
         "today": statistics.of_one(connection, "key", str(key.id), midnight, None),
         "month": month,
         "rows": logs.page(connection, Filter(key=key.id), MOST_ROWS).rows,
-        "models": sorted(current_app.extensions["gateway"].catalog().names(key.models)),
+        "models": models,
+        "longest": brief.share(models[:60], WORDS),
     }

@@ -33,6 +33,7 @@ SHOWN = f"""() => [innerWidth, matchMedia("(prefers-color-scheme: dark)").matche
 LOOKS = ((360, "light"), (1024, "dark"), (1280, "light"), (1440, "dark"))
 AUDITED = ((360, "light"), (1440, "dark"))
 LONG = "A name that is as long as names may be and has no end in sight"
+UNBROKEN = "a-name-without-a-space-" + "x" * 77
 # What is no page: files, JSON, what only leads elsewhere, and what a running sign-in at AWS alone can show.
 NO_PAGE = re.compile(
     r"/(static/.*|logs/.*/files/.*|v1.*|v2.*|api/.*|health|healthz|ready|metrics|openapi\.json|models.*|)$"
@@ -61,22 +62,26 @@ def samples(service: str, upstream: Upstream) -> dict[str, Any]:
         "POST", "/api/cookies", {"provider": "openai", "name": LONG, "api_key": GOOD_KEY, "base_url": upstream.url}
     )
     call("POST", "/api/cookies", {"provider": "morph", "name": "<b>bold</b>", "api_key": "sk-" + "0" * 40})
+    call("POST", "/api/cookies", {"provider": "morph", "name": UNBROKEN, "api_key": "sk-" + "2" * 40})
     deleted = call(
         "POST", "/api/cookies", {"provider": "morph", "name": f"{LONG[:50]} (old)", "api_key": "sk-" + "1" * 40}
     )
     call("DELETE", f"/api/cookies/{deleted['id']}")
     key = call("POST", "/api/keys", {"name": LONG, "limits": {"rpm": 60, "monthly_tokens": 1_000_000}})
+    call("POST", "/api/keys", {"name": UNBROKEN, "models": [f"{UNBROKEN}-*"]})
     call("PUT", "/v2/settings", {"debugLog": True})  # so that the log shows files, too
     asked = urllib.request.Request(
         f"{service}/v1/messages",
-        json.dumps({"model": "practice/x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}).encode(),
+        json.dumps(
+            {"model": f"practice/{UNBROKEN}", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+        ).encode(),
         {"x-api-key": key["key"], "content-type": "application/json"},
     )
     with urllib.request.urlopen(asked) as answer:
         request_id = answer.headers["request-id"]
     call("POST", "/v2/ips/block", {"cidr": "2001:db8::/32", "reason": "asked too much"})
     accounts = {"account_id": account["id"], "deleted_id": deleted["id"]}
-    return {**accounts, "key_id": key["id"], "request_id": request_id}
+    return {**accounts, "key_id": key["id"], "key": key["key"], "request_id": request_id}
 
 
 def caller(url: str, token: str = "") -> Callable[..., Any]:
@@ -150,3 +155,14 @@ def test_axe_finds_nothing_serious_on_any_page(open_page: Open, session: str, pa
             look(width, scheme)
             found[path, width] = page.evaluate(AUDIT)
     assert {where: complaints for where, complaints in found.items() if complaints} == {}
+
+
+def test_a_key_s_own_page_fits_whatever_was_asked_with_it(open_page: Open, samples: dict[str, Any]) -> None:
+    page = open_page()
+    page.goto("/my")
+    page.get_by_label("API key").fill(samples["key"])
+    page.get_by_role("button", name="Show").last.click()
+    page.get_by_text("Last requests").wait_for()
+    for width in (360, 720, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(TOO_WIDE) == [], width

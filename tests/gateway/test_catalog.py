@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from opus_api.gateway import catalog as catalog_module
 from opus_api.gateway.catalog import Catalog, Resolution, Target, best_match, permits
 from opus_api.services.snapshot import AccountValue
 from opus_api.wire.errors import NotFound
@@ -287,6 +288,22 @@ def test_an_entry_reads_in_both_families_of_sdks() -> None:
         "created": 1_700_000_000,
         "owned_by": "openai",
     }
+
+
+def test_a_list_of_many_names_in_many_accounts_is_looked_through_once() -> None:
+    listed = tuple(f"model-{number}" for number in range(400))
+    found = catalog(*(account(number, "openai", listed_models=listed) for number in range(1, 101)))
+    asked: list[str] = []
+    serves = catalog_module.served_as
+
+    def counted(one: AccountValue, name: str) -> str:
+        asked.append(name)
+        return serves(one, name)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(catalog_module, "served_as", counted)
+        assert len(found.names()) == 400
+    assert len(asked) == 400  # not for each of the hundred accounts
 
 
 def test_names_that_clients_invent_do_not_fill_the_memory() -> None:

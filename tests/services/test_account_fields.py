@@ -7,7 +7,7 @@ import pytest
 
 from opus_api.config import Settings
 from opus_api.services import account_fields
-from opus_api.services.values import FieldError
+from opus_api.services.values import MOST_PATTERNS, FieldError
 
 HERE = Settings(allow_private_upstreams=(ipaddress.ip_network("127.0.0.0/8"),))
 
@@ -146,3 +146,15 @@ def test_options_of_the_command_line_are_typed_by_the_providers_table(word: str,
 def test_unknown_options_of_the_command_line_are_refused(word: str) -> None:
     with pytest.raises(FieldError, match=r"^options\."):
         account_fields.option_from_text("openai", word)
+
+
+@pytest.mark.parametrize(
+    "field, made",
+    [("models", lambda n: [f"m-{i}" for i in range(n)]), ("model_map", lambda n: {f"m-{i}": "x" for i in range(n)})],
+)
+def test_more_names_than_a_form_shows_are_refused_with_what_to_do(field: str, made: Any) -> None:
+    assert len(checked(**{field: made(MOST_PATTERNS)})[field]) == MOST_PATTERNS
+    with pytest.raises(
+        FieldError, match=rf"^{field}: has more than 200 entries; one such as claude-\* stands for several"
+    ):
+        checked(**{field: made(MOST_PATTERNS + 1)})

@@ -211,3 +211,8 @@ def test_a_form_of_another_site_makes_no_key(person: FlaskClient) -> None:
     sent = {"csrf_token": token(person, "/password")}
     assert person.post("/connect", data=sent, headers={"Origin": "https://evil.example"}).status_code == 403
     assert db.session.query(ApiKey).count() == 0
+
+
+@pytest.mark.parametrize("since", ["nan", "inf", "-inf", "1e400", "9" * 30, "-" + "9" * 30, "x", ""])
+def test_a_moment_that_is_none_is_looked_at_as_the_earliest(person: FlaskClient, since: str) -> None:
+    assert person.get(f"/connect/status?since={since}").status_code == 200

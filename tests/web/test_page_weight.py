@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import current_app
 from flask.testing import FlaskClient
 
 from opus_api.extensions import db
@@ -21,10 +22,11 @@ from opus_api.models import (
     UserSession,
     now,
 )
+from opus_api.services import api_keys
 from opus_api.services.api_keys import LIMITS
 from opus_api.web import brief
 from tests.services.test_statistics import row, write
-from tests.web.conftest import weight
+from tests.web.conftest import token, weight
 
 MANY = 60
 PAGES = [
@@ -94,6 +96,26 @@ def test_no_page_is_over_60_kb_when_all_is_as_long_as_it_may_be(
     write(*(row(n, time=now(), model=names[n], key_id=n + 1, account_id=n + 1, **some) for n in range(MANY)))
     pages = {path: person.get(path, headers={"Accept-Language": language}) for path in PAGES}
     assert {path: page.status_code for path, page in pages.items()} == dict.fromkeys(PAGES, 200)
+    assert {path: weight(page) for path, page in pages.items() if weight(page) > 60_000} == {}
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_a_provider_with_hundreds_of_models_makes_no_page_heavy(person: FlaskClient, language: str) -> None:
+    models = [f"some-vendor/a-model-with-a-longer-name-{n}" for n in range(400)]
+    account = Account(provider="openai", name="one", api_key="sk-0123456789", listed_models=models)
+    key, value = api_keys.create(current_app.extensions["installation"].pepper, {"name": "one"})
+    db.session.add(account)
+    db.session.commit()
+    write(*(row(n, time=now(), model=models[n] + "x" * 200, key_id=key.id) for n in range(30)))
+    headers = {"Accept-Language": language}
+    pages = {
+        path: person.get(path, headers=headers)
+        for path in (f"/cookies/{account.id}/saved", f"/cookies/{account.id}/edit", "/cookies", "/connect", "/chat")
+    }
+    asked = {"csrf_token": token(person, "/my"), "key": value}
+    pages["/my"] = person.post("/my", data=asked, headers=headers)
+    assert "some-vendor/a-model" in pages["/my"].text
+    assert 'value="some-vendor/a-model-with-a-longer-name-9"' in pages[f"/cookies/{account.id}/saved"].text
     assert {path: weight(page) for path, page in pages.items() if weight(page) > 60_000} == {}
 
 

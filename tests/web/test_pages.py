@@ -374,7 +374,7 @@ def test_the_first_account_of_a_kind_without_claude_names_is_offered_a_rule(
     assert "is answered by" in page
     account = db.session.query(Account).one()
     assert account.model_map == {}
-    assert "Not a valid choice" in post(f"/cookies/{account.id}/rule", model="model-of-mine")
+    assert "lists no model of this name" in post(f"/cookies/{account.id}/rule", model="model-of-mine")
     post(f"/cookies/{account.id}/rule", model="model-b")
     db.session.refresh(account)
     assert account.model_map == {"claude-*": "model-b"}
@@ -567,6 +567,13 @@ def test_a_full_dashboard_weighs_at_most_60_kb(person: FlaskClient, period: str)
 def test_the_axis_of_days_reads_as_its_language_writes_them(app: Flask, language: str, day: str) -> None:
     with app.test_request_context(headers={"Accept-Language": language}):
         assert dashboard_pages._label("2026-02-01", overview.PERIODS["30d"]) == day
+
+
+def test_the_dashboard_lists_requests_that_named_no_model(person: FlaskClient) -> None:
+    write(row(1, time=now(), model=""), row(2, time=now(), model="a-model"))
+    page = person.get("/dashboard").text
+    assert '<th scope="row" class="mono">–</th>' in page
+    assert '<th scope="row" class="mono">a-model</th>' in page
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/static/index.html", "/static/dashboard.html"])
