@@ -33,6 +33,7 @@ from opus_api.services import users
 from opus_api.web.signed_in import issue_token
 from tests.chaos.servers import Redis
 from tests.commands import Commands
+from tests.live import Gateways
 from tests.loopback import serving
 
 PASSWORD = "correct horse battery"
@@ -99,6 +100,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with create_app(config.load(folder, environment)).app_context():  # makes the installation
         db.engine.dispose()
     return folder
+
+
+@pytest.fixture(scope="session")
+def gateways(migrated: Path) -> Iterator[Gateways]:
+    """Running services that tests share. Who uses one leaves no account there and no setting that it changed."""
+    shared = Gateways(migrated)
+    yield shared
+    shared.stop()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from opus_api.config import ROOT
-from tests.processes import FLASK, GUNICORN, clean, free_port, run
+from tests.commands import Commands
+from tests.processes import GUNICORN, clean, free_port
 
 T = TypeVar("T")
 
@@ -149,9 +150,18 @@ class Gateway:
     # -- as its operator
 
     def flask(self, *words: str, stdin: str = "") -> str:
-        done = run([*FLASK, *words], self.environment, stdin)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        """A command, in this process: one of its own takes a second, and to the service this one is another as well."""
+        from opus_api import config, create_app, crypto
+        from opus_api.extensions import db
+
+        mine = crypto.current()  # of the test's own app
+        app = create_app(config.load(self.folder, clean(self.environment)))
+        try:
+            return Commands(app.test_cli_runner()).text(*words, stdin=stdin).strip()
+        finally:
+            crypto.use(mine)
+            with app.app_context():
+                db.engine.dispose()
 
     def api(self, method: str, path: str, sent: Any = None) -> Any:
         """A call of the JSON API by the administrator: what it answers."""
@@ -201,6 +211,11 @@ class Gateway:
     def row_of(self, model: str) -> dict[str, Any]:
         """The log row of the one request that named this model, once it is written."""
         return wait_until(lambda: self.rows("model = ?", model))[0]
+
+    def forget_accounts(self) -> None:
+        """All there are, for the next module that shares this service: it reads them all at each change of one."""
+        with closing(sqlite3.connect(self.database, timeout=5)) as connection, connection:
+            connection.execute("DELETE FROM accounts")
 
     @property
     def database(self) -> Path:
@@ -259,6 +274,24 @@ def gateway(migrated: Path, conf: str = CONF, **settings: str) -> Iterator[Gatew
     finally:
         # It takes a second or two, in which other tests may run; Python ends after this thread.
         threading.Thread(target=_end, args=(found, root)).start()
+
+
+class Gateways:
+    """Running services that tests share, one for each conf and settings, from its first use to the end of all tests."""
+
+    def __init__(self, migrated: Path):
+        self._migrated = migrated
+        self._running: dict[tuple[Any, ...], Gateway] = {}
+        self._open = ExitStack()
+
+    def __call__(self, conf: str = CONF, **settings: str) -> Gateway:
+        key = (conf, *sorted(settings.items()))
+        if key not in self._running:
+            self._running[key] = self._open.enter_context(gateway(self._migrated, conf, **settings))
+        return self._running[key]
+
+    def stop(self) -> None:
+        self._open.close()
 
 
 def _validate_later(database: Path) -> None:

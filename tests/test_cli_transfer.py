@@ -24,7 +24,7 @@ from opus_api.models import Account
 from tests.bars import report
 from tests.commands import Commands
 from tests.conftest import Provider
-from tests.live import PASSWORD, gateway
+from tests.live import PASSWORD, Gateways
 from tests.loopback import serving
 
 KEY = "sk-upstream-0123456789"
@@ -90,16 +90,17 @@ def test_good_text_reaches_the_terminal_as_it_is() -> None:
 
 
 def test_accounts_are_pulled_from_another_installation_once(
-    flask: Commands, migrated: Path, provider: Provider
+    flask: Commands, gateways: Gateways, provider: Provider
 ) -> None:
-    with gateway(migrated) as other:
-        for name in ("one", "two"):
-            other.account("openai", provider.url, f"{KEY}-{name}", name=name)
-        pull = ("accounts", "pull", "--from", other.url, "--password-stdin")
-        assert flask.text(*pull, stdin=PASSWORD) == "2 accounts created, 0 were here already."
-        assert flask.text(*pull, stdin=PASSWORD) == "0 accounts created, 2 were here already."
-        wrong = flask.error(*pull, stdin="wrong password")
-    assert "refused (401)" in wrong
+    other = gateways()
+    other.forget_accounts()
+    for name in ("one", "two"):
+        other.account("openai", provider.url, f"{KEY}-{name}", name=name)
+    pull = ("accounts", "pull", "--from", other.url, "--password-stdin")
+    assert flask.text(*pull, stdin=PASSWORD) == "2 accounts created, 0 were here already."
+    assert flask.text(*pull, stdin=PASSWORD) == "0 accounts created, 2 were here already."
+    assert "refused (401)" in flask.error(*pull, stdin="wrong password")
+    other.forget_accounts()
     assert [account.api_key for account in db.session.scalars(sa.select(Account).order_by(Account.name))] == [
         f"{KEY}-one",
         f"{KEY}-two",

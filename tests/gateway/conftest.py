@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.upstream import Answer, Asked, Upstream
 from tests.live import Answer as Reply
-from tests.live import Gateway, gateway, unique, wait_until
+from tests.live import Gateway, Gateways, gateway, unique, wait_until
 
 BASE = {"anthropic": "", "openai": "/v1", "morph": "/v1"}  # what each kind's base URL ends with
 
@@ -74,10 +74,9 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-def stage(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
+def stage(gateways: Gateways, upstream: Upstream) -> Stage:
     """With the settings a new installation has."""
-    with gateway(migrated) as running:
-        yield Stage(running, upstream)
+    return Stage(gateways(), upstream)
 
 
 @pytest.fixture(scope="module")

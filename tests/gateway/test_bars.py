@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from tests import bars
 from tests.fakes.upstream import CUT, RESET, Answer, Asked, Reply, Upstream, after, refused, refusing, spoken
 from tests.gateway.conftest import Stage
-from tests.live import gateway, wait_until
+from tests.live import Gateways, wait_until
 from tests.processes import free_port
 
 ACCOUNTS = 5
@@ -32,18 +31,14 @@ WAYS: dict[str, Answer | None] = {
 }
 
 
-@pytest.fixture(scope="module")
-def running(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
-    """A gateway that no other file uses: outages are of whole servers."""
-    with gateway(migrated) as running:
-        yield Stage(running, upstream)
-
-
 @pytest.fixture
-def own(running: Stage) -> Iterator[Stage]:
-    """Without what another test has left there."""
-    yield running
-    running.clear()
+def own(gateways: Gateways) -> Iterator[Stage]:
+    """With an upstream that no other test uses: outages are of whole servers."""
+    fake = Upstream()
+    stage = Stage(gateways(), fake)
+    yield stage
+    stage.clear()
+    fake.stop()
 
 
 def crowd(stage: Stage, model: str, requests: int, at_once: int = 8) -> Counter[int]:

@@ -203,10 +203,9 @@ def test_limits_that_cannot_be_known_let_nobody_in(counted: Counted, monkeypatch
 
 
 @pytest.fixture(scope="module")
-def own(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
-    """A gateway whose settings nobody else needs."""
-    with gateway(migrated) as running:
-        yield Stage(running, upstream)
+def own(stage: Stage) -> Iterator[Stage]:
+    yield stage
+    stage.clear()
 
 
 def key_of(stage: Stage, **fields: Any) -> dict[str, Any]:

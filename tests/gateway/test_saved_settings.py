@@ -1,20 +1,19 @@
 """What a person saves holds for the next request, in a worker that goes on running."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.fakes.upstream import Upstream, refusing
+from tests.fakes.upstream import refusing
 from tests.gateway.conftest import Stage
-from tests.live import gateway
 
 
 @pytest.fixture(scope="module")
-def own(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
-    """A gateway whose settings nobody else needs."""
-    with gateway(migrated) as running:
-        yield Stage(running, upstream)
+def own(stage: Stage) -> Iterator[Stage]:
+    yield stage
+    saved = {"rotationStrategy": "priority", "maxAttempts": 3, "enableRequestLog": True}
+    stage.gateway.api("PUT", "/v2/settings", saved)
+    stage.clear()
 
 
 def test_rotation_and_attempts_are_those_that_were_saved(own: Stage, model: str) -> None:
@@ -31,13 +30,17 @@ def test_rotation_and_attempts_are_those_that_were_saved(own: Stage, model: str)
 
 
 def test_without_the_request_log_there_are_no_rows_and_counters_go_on(own: Stage, model: str) -> None:
+    def requests() -> int:
+        keys = own.gateway.api("GET", "/api/keys")["data"]
+        return next(int(key["usage"]["requests"]) for key in keys if key["name"] == "client")
+
     own.account("openai", model)
+    before, counted = len(own.gateway.rows("model = ''")), requests()
     own.gateway.api("PUT", "/v2/settings", {"enableRequestLog": False})
     assert own.gateway.ask(model).status == 200
     assert own.gateway.post("/v1/messages", b"{").status == 400
     own.gateway.api("PUT", "/v2/settings", {"enableRequestLog": True})
     seen = own.gateway.ask(model)
     assert own.gateway.row(seen)
-    assert len(own.gateway.rows("model IN (?, '')", model)) == 1
-    keys = own.gateway.api("GET", "/api/keys")["data"]
-    assert keys[0]["usage"]["requests"] >= 3
+    assert len(own.gateway.rows("model IN (?, '')", model)) == before + 1
+    assert requests() >= counted + 3

@@ -24,10 +24,11 @@ PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
 # ---- rotation, exact under concurrency
 
 
-@pytest.fixture(scope="module")
-def least_used(migrated: Path, upstream: Upstream) -> Iterator[Stage]:
-    with gateway(migrated, ROTATION_STRATEGY="least_used") as running:
-        yield Stage(running, upstream)
+@pytest.fixture
+def least_used(stage: Stage) -> Iterator[Stage]:
+    stage.gateway.api("PUT", "/v2/settings", {"rotationStrategy": "least_used"})
+    yield stage
+    stage.gateway.api("PUT", "/v2/settings", {"rotationStrategy": "priority"})
 
 
 @pytest.mark.parametrize("strategy", ["priority", "round_robin", "least_used"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -10,7 +9,7 @@ import openai
 import pytest
 
 from tests.fakes.upstream import Answer, Asked, Upstream
-from tests.live import KEY, Gateway, gateway, unique
+from tests.live import KEY, Gateway, Gateways, unique
 
 BASE = {"anthropic": "", "openai": "/v1"}  # what each kind's base URL ends with
 
@@ -35,15 +34,16 @@ class Live:
         return [asked for asked in self.upstream.asked if asked.method == "POST" and asked.model == model]
 
 
-@pytest.fixture(scope="session")
-def live(migrated: Path) -> Iterator[Live]:
+@pytest.fixture(scope="module")
+def live(gateways: Gateways) -> Iterator[Live]:
     fake = Upstream()
-    with gateway(migrated) as running:
-        yield Live(running, fake)
+    running = Live(gateways(), fake)
+    yield running
+    running.gateway.forget_accounts()
     fake.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def claude(live: Live) -> Iterator[Callable[..., anthropic.Anthropic]]:
     clients: dict[str, anthropic.Anthropic] = {}  # each takes a tenth of a second to make
 
@@ -58,7 +58,7 @@ def claude(live: Live) -> Iterator[Callable[..., anthropic.Anthropic]]:
         one.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gpt(live: Live) -> Iterator[Callable[..., openai.OpenAI]]:
     clients: dict[str, openai.OpenAI] = {}
 

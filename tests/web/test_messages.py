@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.fakes.upstream import Asked, Reply, Upstream, spoken, streamed
-from tests.live import KEY, Answer, Gateway, body, gateway, read, unique, wait_until
+from tests.live import KEY, Answer, Gateway, Gateways, body, gateway, read, unique, wait_until
 
 MESSAGES, CHAT, COUNT = "/v1/messages", "/v1/chat/completions", "/v1/messages/count_tokens"
 SECRET = "sk-up-very-secret"
@@ -38,12 +38,15 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-def live(migrated: Path, upstream: Upstream) -> Iterator[Gateway]:
+def live(gateways: Gateways, upstream: Upstream) -> Iterator[Gateway]:
     """With one account of each kind; that of Anthropic serves MODEL."""
-    with gateway(migrated, PING_INTERVAL="1") as running:
-        running.account("anthropic", upstream.url, SECRET, models=[MODEL])
-        running.account("openai", f"{upstream.url}/v1", SECRET, models=[f"{MODEL}-openai"])
-        yield running
+    running = gateways()
+    running.api("PUT", "/v2/settings", {"pingInterval": 1})
+    running.account("anthropic", upstream.url, SECRET, models=[MODEL])
+    running.account("openai", f"{upstream.url}/v1", SECRET, models=[f"{MODEL}-openai"])
+    yield running
+    running.api("PUT", "/v2/settings", {"pingInterval": 15})
+    running.forget_accounts()
 
 
 def is_told(answer: Answer, path: str, status: int, type_: str, message: str) -> None:

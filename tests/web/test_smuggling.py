@@ -9,7 +9,7 @@ import re
 import pytest
 
 from tests import bars
-from tests.live import KEY, Gateway, gateway
+from tests.live import KEY, Gateway, Gateways
 from tests.raw import CHAT, COUNT, MESSAGES, answer, connected, head, to_the_end
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -133,9 +133,8 @@ CORPUS: dict[str, tuple[bytes, int | None]] = {
 
 
 @pytest.fixture(scope="module")
-def live(migrated: object) -> object:
-    with gateway(migrated) as running:  # type: ignore[arg-type]
-        yield running
+def live(gateways: Gateways) -> Gateway:
+    return gateways()
 
 
 @pytest.mark.parametrize("name", CORPUS)

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes.upstream import Answer, Asked, Upstream
-from tests.live import Gateway, gateway, unique, wait_until
+from tests.live import Gateway, Gateways, unique, wait_until
 
 BASE = {"anthropic": "", "openai": "/v1"}
 
@@ -38,11 +37,12 @@ class Live:
         return wait_until(lambda: found if len(found := query("model = ?", model)) >= least else [])
 
 
-@pytest.fixture(scope="session")
-def live(migrated: Path) -> Iterator[Live]:
+@pytest.fixture(scope="module")
+def live(gateways: Gateways) -> Iterator[Live]:
     fake = Upstream()
-    with gateway(migrated) as running:
-        # Practice serves only its own names once there is an account.
-        running.account("anthropic", fake.url, models=["nobody"])
-        yield Live(running, fake)
+    running = gateways()
+    # Practice serves only its own names once there is an account.
+    running.account("anthropic", fake.url, models=["nobody"])
+    yield Live(running, fake)
+    running.forget_accounts()
     fake.stop()
