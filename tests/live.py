@@ -157,11 +157,12 @@ class Gateway:
         mine = crypto.current()  # of the test's own app
         app = create_app(config.load(self.folder, clean(self.environment)))
         try:
-            return Commands(app.test_cli_runner()).text(*words, stdin=stdin).strip()
+            with app.app_context():
+                told = Commands(app.test_cli_runner()).text(*words, stdin=stdin)
+                db.engine.dispose()
+            return told.strip()
         finally:
             crypto.use(mine)
-            with app.app_context():
-                db.engine.dispose()
 
     def api(self, method: str, path: str, sent: Any = None) -> Any:
         """A call of the JSON API by the administrator: what it answers."""

@@ -20,7 +20,7 @@ from tests.fakes.upstream import (
     streamed,
 )
 from tests.gateway.conftest import Stage
-from tests.live import unique
+from tests.live import unique, wait_until
 from tests.processes import free_port
 
 HELLO = "Hello from the upstream."
@@ -79,34 +79,46 @@ def nowhere(stage: Stage) -> dict[str, str]:
 WAYS = tuple(itertools.product(("ask", "chat"), (True, False)))
 
 
-def moves_on(stage: Stage, first: dict[str, Any], second: dict[str, Any], model: str, state: str, errors: int) -> None:
-    """The second account answers in every dialect and form, and the first is left in this state."""
-    for way, stream in WAYS:
-        stage.gateway.api("POST", f"/api/cookies/{first['id']}/reset")
-        got = getattr(stage.gateway, way)(f"{model}-{way}-{stream}", stream=stream)
-        assert (got.status, got.text) == (200, HELLO), (way, stream)
-        assert b"error" not in got.body
-        stage.leaves(got, attempts=2, account_id=second["id"], outcome="ok", status=200)
-        stage.gateway.until(first, state=state, error_count=errors)
-    stage.gateway.until(second, state="active", error_count=0)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_next_account_answers_and_the_client_sees_nothing(stage: Stage, kind: str, fault: str) -> None:
+    """In every way: each has a first account of its own, all have the same second one."""
+    answer, state, errors = FAULTS[fault]
+    model = unique("failover")
+    ways = {f"{model}-{way}-{stream}": (way, stream) for way, stream in WAYS}
+    rows = [{"models": [name], "priority": 2} for name in ways]
+    *firsts, second = stage.accounts(kind, answer, *rows, {"models": [f"{model}-*"], "priority": 1})
+    stage.upstream.answers.pop(second["key"])
+    for name, (way, stream) in ways.items():
+        answered_by(second, stage, name, way, stream)
+    expected = {first["id"]: (state, errors) for first in firsts} | {second["id"]: ("active", 0)}
+
+    def left() -> dict[int, tuple[str, int]]:
+        return {
+            one["id"]: (one["state"], one["error_count"]) for one in stage.gateway.api("GET", "/api/cookies")["data"]
+        }
+
+    wait_until(lambda: expected.items() <= left().items())
+    assert [len(stage.asked(first)) for first in firsts] == [1] * len(WAYS)
     assert len(stage.asked(second)) == len(WAYS)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_next_account_answers_and_the_client_sees_nothing(stage: Stage, kind: str, fault: str) -> None:
-    answer, state, errors = FAULTS[fault]
-    model = unique("failover")
-    first = stage.account(kind, model, answer, priority=2, models=[f"{model}-*"])
-    second = stage.account(kind, model, priority=1, models=[f"{model}-*"])
-    moves_on(stage, first, second, model, state, errors)
-    assert len(stage.asked(first)) == len(WAYS)
+def answered_by(second: dict[str, Any], stage: Stage, model: str, way: str, stream: bool) -> None:
+    got = getattr(stage.gateway, way)(model, stream=stream)
+    assert (got.status, got.text) == (200, HELLO), (way, stream)
+    assert b"error" not in got.body
+    stage.leaves(got, attempts=2, account_id=second["id"], outcome="ok", status=200)
 
 
 @pytest.mark.parametrize("fault", ["no such name", "nobody listens", "no TLS"])
 def test_a_server_that_can_not_be_reached_is_passed_over(stage: Stage, kind: str, fault: str, model: str) -> None:
     first = stage.account(kind, model, base_url=nowhere(stage)[fault], priority=2, models=[f"{model}-*"])
     second = stage.account(kind, model, priority=1, models=[f"{model}-*"])
-    moves_on(stage, first, second, model, "active", 1)
+    for way, stream in WAYS:
+        stage.gateway.api("POST", f"/api/cookies/{first['id']}/reset")
+        answered_by(second, stage, f"{model}-{way}-{stream}", way, stream)
+        stage.gateway.until(first, state="active", error_count=1)
+    stage.gateway.until(second, state="active", error_count=0)
+    assert len(stage.asked(second)) == len(WAYS)
 
 
 def test_a_model_that_a_server_lacks_is_asked_of_another_server_first(stage: Stage, model: str) -> None:
