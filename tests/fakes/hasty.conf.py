@@ -33,7 +33,7 @@ def _look_at_the_hub() -> None:
     with (Path(os.environ["DATA_DIR"]) / "pauses").open("a", buffering=1) as kept:
         while True:
             computed, began = time.process_time(), time.monotonic()
-            gevent.sleep(0.002)
+            gevent.sleep(0.005)
             pause = min(time.process_time() - computed, time.monotonic() - began) * 1000
             if pause > 20:
                 kept.write(f"{pause:.0f}\n")

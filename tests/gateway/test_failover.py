@@ -44,7 +44,7 @@ def test_a_server_that_is_not_there_costs_nothing(stage: Stage, kind: str, model
 
 @pytest.mark.parametrize("status, moves", [(401, 10), (429, 10), (500, 3), (529, 3)])
 def test_as_many_accounts_are_tried_as_the_fault_allows(stage: Stage, model: str, status: int, moves: int) -> None:
-    accounts = [stage.account("openai", model, refusing(status, retry_after="30")) for _ in range(12)]
+    accounts = stage.accounts("openai", refusing(status, retry_after="30"), *[{"models": [model]}] * 12)
     stage.gateway.ask(model)
     assert sum(len(stage.asked(account)) for account in accounts) == moves
 
@@ -202,14 +202,10 @@ def test_however_the_bytes_come_the_answer_is_the_same(
 # ---- when nobody is left
 
 
-def failing(stage: Stage, kind: str, model: str, *answers: Answer) -> list[dict[str, Any]]:
-    return [stage.account(kind, model, answer) for answer in answers]
-
-
 def test_when_all_have_reached_their_limits_the_client_waits_for_the_soonest(
     stage: Stage, kind: str, model: str
 ) -> None:
-    accounts = failing(stage, kind, model, refusing(429, retry_after="40"), refusing(429, retry_after="30"))
+    accounts = [stage.account(kind, model, refusing(429, retry_after=after)) for after in ("40", "30")]
     for ask, type_ in ((stage.gateway.ask, "rate_limit_error"), (stage.gateway.chat, "rate_limit_error")):
         got = ask(model)
         assert got.error == (429, type_, "all upstream accounts have reached their limits")
@@ -239,9 +235,10 @@ def test_when_all_have_reached_their_limits_the_client_waits_for_the_soonest(
 def test_when_all_fail_the_client_gets_an_error_of_its_dialect_and_no_stream(
     stage: Stage, kind: str, answer: Answer, anthropic: Any, openai: Any, stream: bool
 ) -> None:
-    for dialect, expected in (("anthropic", anthropic), ("openai", openai)):
-        model = unique("failing")
-        accounts = failing(stage, kind, model, answer, answer, answer)
+    models = {unique("failing"): ("anthropic", anthropic), unique("failing"): ("openai", openai)}
+    added = stage.accounts(kind, answer, *({"models": [model]} for model in models for _ in range(3)))
+    for model, (dialect, expected) in models.items():
+        accounts = [account for account in added if account["models"] == [model]]
         got = (stage.gateway.ask if dialect == "anthropic" else stage.gateway.chat)(model, stream=stream)
         assert got.error[:2] == expected
         assert got.headers["content-type"] == "application/json"
