@@ -43,7 +43,7 @@ class Shifted(Stage):
 
 @pytest.fixture(scope="module")
 def shifted(migrated: Path, upstream: Upstream) -> Iterator[Shifted]:
-    with gateway(migrated, SHIFTED) as running:
+    with gateway(migrated, SHIFTED, GRACEFUL_TIMEOUT="3") as running:
         yield Shifted(running, upstream)
 
 
@@ -79,16 +79,16 @@ def test_a_clock_that_is_set_ends_no_cooldown_and_no_stream_and_locks_nobody_out
     assert 1000 <= live.row(told)["duration_ms"] <= 10_000
 
 
-def test_a_clock_that_is_set_back_does_not_keep_a_service_from_ending(migrated: Path, upstream: Upstream) -> None:
-    with gateway(migrated, SHIFTED, GRACEFUL_TIMEOUT="3") as running:
-        own = Shifted(running, upstream)
-        own.clock.set(0)
-        with running.streaming("practice/endless", messages=SLOWLY) as stream:
-            assert stream.readline() == b"event: message_start\n"
-            began = time.monotonic()
-            running.process.terminate()
-            time.sleep(0.3)
-            own.clock.set(-HOUR)
-            assert b"overloaded_error" in stream.read()
-        assert running.process.wait(10) == 0
-        assert time.monotonic() - began < 5
+def test_a_clock_that_is_set_back_does_not_keep_a_service_from_ending(shifted: Shifted) -> None:
+    """The last one: the service is gone then."""
+    running = shifted.gateway
+    shifted.clock.set(0)
+    with running.streaming("practice/endless", messages=SLOWLY) as stream:
+        assert stream.readline() == b"event: message_start\n"
+        began = time.monotonic()
+        running.process.terminate()
+        time.sleep(0.3)
+        shifted.clock.set(-HOUR)
+        assert b"overloaded_error" in stream.read()
+    assert running.process.wait(10) == 0
+    assert time.monotonic() - began < 5

@@ -488,6 +488,7 @@ def test_names_of_models_cannot_break_what_a_monitor_reads(pair: Pair) -> None:
     anything = pair.account(unique("anything"), models=["*"])
     asked = [worker.ask(name).status for name in names for worker in pair.both]
     pair.live.api("DELETE", f"/v2/accounts/{anything['id']}")
+    pair.until_both(lambda worker: worker.send("GET", "/v1/models/nobody", key=KEY).status == 404)
     assert set(asked) <= {200, 400}
     assert 200 in asked
 
