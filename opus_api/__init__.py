@@ -116,7 +116,6 @@ def _blueprints(app: Flask, settings: Settings) -> None:
     from opus_api.web import (
         auth,
         console,
-        converters,
         cookies,
         cors,
         guards,
@@ -128,10 +127,10 @@ def _blueprints(app: Flask, settings: Settings) -> None:
         messages,
         openapi,
     )
-    from opus_api.web.addresses import Address
+    from opus_api.web.addresses import Address, RowId
 
     app.url_rule_class = Address
-    app.url_map.converters["int"] = converters.RowId
+    app.url_map.converters["int"] = RowId
     for module in (health, messages, auth, cookies, keys, management, logs, openapi):
         app.register_blueprint(module.bp)
     console.register(app)
