@@ -52,6 +52,11 @@
     message.value = "";
     try {
       const response = await fetch(location.href, { method: "POST", body, headers: { Accept: "text/event-stream" }, signal: halt.signal });
+      // Signed out, or the page is too old: what a form is told then leads on, and nothing is lost.
+      if ([400, 401].includes(response.status) && response.headers.get("content-type").startsWith("text/html")) {
+        message.value = mine;
+        return form.submit();
+      }
       if (!response.ok) {
         const found = await response.json().catch(() => ({}));
         throw Object.assign(new Error(found.error?.message || response.statusText), { id: found.request_id });

@@ -28,6 +28,8 @@ def sign_in() -> ResponseReturnValue:
     """Starts a session under a new id; a wrong password keeps the user name."""
     form = LoginForm()
     if not form.validate_on_submit():
+        if form.username.data:
+            form.ask_password_again()
         return render_template("auth/login.html", form=form)
     try:
         user = users.authenticate(form.username.data or "", form.password.data or "", auth.caller_ip(), auth.throttle())

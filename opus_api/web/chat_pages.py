@@ -17,7 +17,7 @@ from opus_api.gateway.stream import Answer
 from opus_api.web import brief, messages, snippets
 from opus_api.web.auth import caller_ip
 from opus_api.web.chat_forms import ChatForm
-from opus_api.web.console import grouped, page_blueprint
+from opus_api.web.console import grouped, has_stale_token, keeps_typed, page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.errors import dialect_error
 from opus_api.web.languages import reason_in_words
@@ -42,12 +42,13 @@ def index() -> str:
 
 
 @bp.post("/chat")
+@keeps_typed
 def say() -> ResponseReturnValue:
     """One more turn: a stream for the script, the page with the whole answer for a form."""
     form = _form(ChatForm())
     stream = request.accept_mimetypes.best == "text/event-stream"
     if not form.validate_on_submit():
-        if stream:
+        if stream and not has_stale_token():  # else the script sends the form itself, for a fresh page
             return dialect_error(anthropic, InvalidRequest(_first_error(form)), ids.request_id())
         return _page(form, form.turns())
     asking = Asking(ids.request_id(), caller_ip(), None, form.account_id.data or None, by_client=False)

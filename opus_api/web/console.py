@@ -4,13 +4,15 @@ A page blueprint comes from ``page_blueprint``; nothing here hooks into /v1.
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, abort, current_app, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, Flask, abort, current_app, g, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_decimal, gettext
 from flask_babel import lazy_gettext as _l
@@ -18,7 +20,7 @@ from flask_login import current_user
 from flask_wtf.csrf import validate_csrf
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
-from wtforms import ValidationError
+from wtforms import Field, ValidationError
 
 from opus_api.models import now
 from opus_api.services.explanations import took
@@ -26,6 +28,8 @@ from opus_api.version import __version__
 from opus_api.web import assets, brief, languages
 from opus_api.web.charts import short, span_of
 from opus_api.wire.errors import ApiError
+
+P = ParamSpec("P")
 
 # What may be reached without being signed in, and with a password that must be changed first.
 OPEN_PATHS = {
@@ -44,6 +48,14 @@ PATHS_WITH_ANY_PASSWORD = OPEN_PATHS | {"/password"}
 THEMES = ("", "light", "dark")
 THEME = "theme"  # the cookie
 YEAR = 365 * 86_400
+KEEPS = "_keeps_what_was_typed"  # mark of a view
+OUT_OF_DATE = _l("The page you came from is out of date. Go back, load it again and repeat what you did.")
+# What a form is told that was sent after its session had ended.
+SIGNED_OUT = _l("Nothing was done. Sign in, then repeat what you did.")
+SIGNED_OUT_KEPT = _l(
+    "Nothing was saved, and nothing is lost: sign in in the new tab, come back to this one and load it again, so that "
+    "your browser sends the form once more. Then look it through and press its button again."
+)
 LARGEST_FORM = 6 * 2**20  # bytes; the largest is the import of accounts with its file
 # Control characters as Unicode shows them; marks that turn the direction of text around as their codes.
 PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {127: "\u2421"}
@@ -83,6 +95,7 @@ def page_blueprint(name: str) -> Blueprint:
     bp = Blueprint(name, f"opus_api.web.{name}")
     bp.before_request(_refuse_foreign_forms)
     bp.before_request(_lead_to_sign_in)
+    bp.before_request(_check_token)
     bp.after_request(page_headers)
     bp.register_error_handler(ApiError, _answer_api_error)
     bp.register_error_handler(HTTPException, _answer_http_error)
@@ -90,29 +103,71 @@ def page_blueprint(name: str) -> Blueprint:
 
 
 def _refuse_foreign_forms() -> None:
-    """Every form carries our token; where a browser says who sent it, that counts too."""
-    if request.method in {"GET", "HEAD", "OPTIONS"}:
+    """Where a browser says who sent a form, that counts beside its token."""
+    if not _is_form():
         return
     request.max_content_length = LARGEST_FORM
     site = request.headers.get("Sec-Fetch-Site", "same-origin")  # absent over plain http
     origin = request.headers.get("Origin", "null")  # our own referrer policy makes our own forms say "null"
     if site not in {"same-origin", "none"} or (origin != "null" and urlsplit(origin).netloc != request.host):
         abort(403, "This form was sent from another site.")
-    try:
-        validate_csrf(request.form.get("csrf_token"))
-    except ValidationError:
-        abort(400, "The page you came from is out of date. Go back, load it again and repeat what you did.")
 
 
 def _lead_to_sign_in() -> Response | None:
     if not current_user.is_authenticated:
         if request.path in OPEN_PATHS:
             return None
+        if _is_form():  # the sign-in would take its place, and what was typed with it
+            return error_page(401, str(SIGNED_OUT_KEPT if _keeps_typed() else SIGNED_OUT))
         wanted = request.full_path.rstrip("?") if request.method == "GET" else None
         return redirect(url_for("auth_pages.login", next=wanted))
     if current_user.must_change_password and request.path not in PATHS_WITH_ANY_PASSWORD:
         return redirect(url_for("auth_pages.password"))
     return None
+
+
+def _check_token() -> None:
+    """Every form carries our token, which ends with the session."""
+    if not _is_form():
+        return
+    try:
+        validate_csrf(request.form.get("csrf_token"))
+    except ValidationError:
+        if not _keeps_typed():
+            abort(400, str(OUT_OF_DATE))
+        g.has_stale_token = True
+
+
+def keeps_typed(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+    """For a view whose form is large and decides first: without our token the form refuses itself, which shows it
+    again as it was typed (secrets are not), for a person to look at and send. Anything else is refused unread."""
+
+    @wraps(view)
+    def shown_again(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+        if not has_stale_token():
+            return view(*args, **kwargs)
+        with suppress(ApiError):  # of what the form is for, such as an account that is gone
+            response = make_response(view(*args, **kwargs))
+            if response.status_code == 200:
+                response.status_code = 400
+                return response
+        abort(400, str(OUT_OF_DATE))
+
+    setattr(shown_again, KEEPS, True)
+    return shown_again
+
+
+def has_stale_token() -> bool:
+    """Whether this form came without our token, to a view that keeps what was typed."""
+    return bool(g.get("has_stale_token"))
+
+
+def _keeps_typed() -> bool:
+    return hasattr(current_app.view_functions.get(request.endpoint or ""), KEEPS)
+
+
+def _is_form() -> bool:
+    return request.method not in {"GET", "HEAD", "OPTIONS"}
 
 
 # --- Headers --------------------------------------------------------------------------------------------------------
@@ -206,6 +261,14 @@ def grouped(number: int) -> str:
 def visible(text: str | None) -> str:
     """Text of strangers with its control characters as pictures: none of them turns a line around or hides one."""
     return "".join(PICTURES.get(ord(letter), letter) for letter in text or "")
+
+
+def takes_focus(field: Field) -> bool:
+    """Whether this is the first field of the page with an error."""
+    if not field.errors or g.get("has_focus"):
+        return False
+    g.has_focus = True
+    return True
 
 
 def chosen_theme() -> str:
@@ -333,6 +396,7 @@ def register(app: Flask) -> None:
     # For the whole app, so that error_page works where no route matched; costs nothing where no template is rendered.
     app.context_processor(_template_names)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.tests["focused"] = takes_focus
     app.jinja_env.filters |= {
         "brief": brief.brief,
         "distance": distance,

@@ -24,7 +24,7 @@ from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web import brief
 from opus_api.web.auth import person
-from opus_api.web.console import page_blueprint
+from opus_api.web.console import keeps_typed, page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
 from opus_api.web.languages import in_words, reason_in_words
@@ -229,6 +229,7 @@ def _upstream(name: str) -> Upstream:
 
 
 @bp.post("/cookies/new")
+@keeps_typed
 def create() -> ResponseReturnValue:
     """Saves the account whatever its provider says now, then shows what that was."""
     upstream = _upstream(request.form.get("provider", "morph"))
@@ -306,6 +307,7 @@ def edit(account_id: int) -> str:
 
 
 @bp.post("/cookies/<int:account_id>/edit")
+@keeps_typed
 def update(account_id: int) -> ResponseReturnValue:
     """Changes what differs; a secret left empty stays."""
     form = _edit_form(accounts().get(account_id))()

@@ -34,6 +34,9 @@ from opus_api.web.languages import in_words
 from opus_api.wire.errors import ApiError
 
 SECRETS = ("api_key", "session_key")
+OUT_OF_DATE = _l(
+    "The page you came from is out of date. Nothing was saved: look through what you typed and press the button again."
+)
 OUTCOMES = (
     ("", _l("any")),
     ("ok", _l("OK")),
@@ -114,8 +117,32 @@ class SwitchField(SelectField):
         return self.WORDS[self.data or ""]
 
 
+class SecretField(PasswordField):
+    """A secret that is stored, not asked for again: where it is lost with a refused form, that is said."""
+
+    def ask_again(self) -> None:
+        """No page holds what was typed."""
+        if self.data and not self.errors:
+            self.errors = [gettext("Type this again: no page keeps it.")]
+
+
 class PageForm(FlaskForm):
     """A form of a page; ``refuse`` takes the refusal of a service to the field it names."""
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """A token of a session that has ended is said above the form; its field shows nothing."""
+        is_valid: bool = super().validate(extra_validators)
+        if (token := self._fields.get("csrf_token")) is not None and token.errors:
+            self.form_errors.append(str(OUT_OF_DATE))
+        if not is_valid:
+            self.ask_again()
+        return is_valid
+
+    def ask_again(self) -> None:
+        """Before the form is shown again: for the secrets that were typed."""
+        for field in self:
+            if isinstance(field, SecretField):
+                field.ask_again()
 
     def refuse(self, error: ApiError) -> None:
         """Show a refusal: at its field when it names one of ours, else above the form."""
@@ -124,10 +151,11 @@ class PageForm(FlaskForm):
         field = self._named(name)
         if field is None or not said:
             self.form_errors.append(message)
-            return
-        # A FieldError says "is required." of its field; other messages are sentences of their own.
-        continues = isinstance(error, FieldError) and error.reason[:1].islower()
-        field.errors = [*field.errors, f"{field.label.text} {said}" if continues else said]
+        else:
+            # A FieldError says "is required." of its field; other messages are sentences of their own.
+            continues = isinstance(error, FieldError) and error.reason[:1].islower()
+            field.errors = [*field.errors, f"{field.label.text} {said}" if continues else said]
+        self.ask_again()
 
     def _named(self, name: str) -> Field | None:
         """The field that ``name``, ``options.name`` or ``name[3]`` speaks of."""
@@ -289,7 +317,7 @@ def _secret_field(item: base.Field, hints: Mapping[str, str] | None) -> Any:
     placeholder, needed = "", item.required
     if hints and hints.get(item.name):
         placeholder, needed = gettext("•••• %(hint)s, leave empty to keep", hint=hints[item.name]), False
-    return PasswordField(
+    return SecretField(
         gettext(item.label),
         [_needed(item)] if needed else [] if placeholder else [Optional()],
         filters=[_stripped],

@@ -18,7 +18,7 @@ from opus_api.models import IpRule, now
 from opus_api.services import ip_rules, refusals
 from opus_api.services.values import FieldError, rfc3339
 from opus_api.web import auth
-from opus_api.web.console import page_blueprint
+from opus_api.web.console import keeps_typed, page_blueprint
 from opus_api.web.forms import PageForm, _stripped
 from opus_api.wire.errors import ApiError
 
@@ -73,6 +73,7 @@ def index() -> str:
 
 
 @bp.post("/ips/block")
+@keeps_typed
 def block() -> ResponseReturnValue:
     """Blocks; one's own address only when asked for a second time."""
     form = BlockForm()

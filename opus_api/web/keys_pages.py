@@ -18,7 +18,7 @@ from opus_api.services.overview import Period
 from opus_api.services.settings import Installation
 from opus_api.state import StateUnavailable
 from opus_api.web import brief
-from opus_api.web.console import page_blueprint
+from opus_api.web.console import keeps_typed, page_blueprint
 from opus_api.web.key_forms import LIMIT_LABELS, KeyForm
 from opus_api.wire.errors import ApiError
 
@@ -144,7 +144,8 @@ def new() -> str:
 
 
 @bp.post("/keys/new")
-def create() -> str:
+@keeps_typed
+def create() -> ResponseReturnValue:
     """Makes the key and shows it in this answer only. Sent again by a reload it is refused: the name is taken."""
     form = KeyForm()
     if form.validate_on_submit():
@@ -173,6 +174,7 @@ def edit(key_id: int) -> str:
 
 
 @bp.post("/keys/<int:key_id>/edit")
+@keeps_typed
 def update(key_id: int) -> ResponseReturnValue:
     form = KeyForm()
     if form.validate_on_submit():

@@ -11,7 +11,7 @@ from wtforms.validators import Optional
 from opus_api.config import Settings
 from opus_api.services.saved_settings import SAVED, SECRETS, SECTIONS, Saved, unsaved
 from opus_api.services.values import FieldError
-from opus_api.web.forms import STRATEGIES, PageForm, WholeNumberField, _stripped
+from opus_api.web.forms import STRATEGIES, PageForm, SecretField, WholeNumberField, _stripped
 
 CHOICES: Mapping[str, Any] = {"rotationStrategy": STRATEGIES}
 # An empty field of a page means unchanged, so the words of the JSON API do not fit.
@@ -96,4 +96,4 @@ def _secret(name: str) -> Any:
     is_password = name == "adminPassword"
     kept = {"autocomplete": "new-password" if is_password else "off", "placeholder": _l("unchanged")}
     filters = [] if is_password else [_stripped]
-    return PasswordField(label, [Optional()], filters=filters, description=help, render_kw=kept)
+    return SecretField(label, [Optional()], filters=filters, description=help, render_kw=kept)

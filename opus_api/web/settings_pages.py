@@ -11,7 +11,7 @@ from opus_api.config import Settings
 from opus_api.services import api_keys, saved_settings, users, values
 from opus_api.services.saved_settings import DEBUG_UNTIL, NAMED_KEY, SAVED
 from opus_api.web import auth
-from opus_api.web.console import page_blueprint
+from opus_api.web.console import has_stale_token, keeps_typed, page_blueprint
 from opus_api.web.settings_forms import SettingsForm, settings_form
 from opus_api.wire.errors import ApiError
 
@@ -25,14 +25,19 @@ def index() -> str:
 
 
 @bp.post("/settings")
+@keeps_typed
 def change() -> ResponseReturnValue:
     """Saves what differs from what was shown; or brings one setting back, and keeps what was typed into the others."""
     form = settings_form(_configured())()
+    if has_stale_token():
+        form.validate()
+        return _page(form)
     if name := request.form.get("default"):
         saved_settings.forget(name, auth.person(), _configured())
         form[name].raw_data = None
         form[name].process(None, saved_settings.as_json(_configured())[name])
         flash(gettext("%(name)s is back to its default.", name=form[name].label.text), "success")
+        form.ask_again()
         return _page(form)
     if "removeMetricsToken" in request.form:
         return _save({"metricsToken": ""}, form)

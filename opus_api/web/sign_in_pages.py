@@ -12,7 +12,7 @@ from flask_login import current_user
 
 from opus_api.models import Account
 from opus_api.upstreams.amazonq import UPSTREAM
-from opus_api.web.console import page_blueprint
+from opus_api.web.console import keeps_typed, page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import DeviceSignInForm
 from opus_api.web.management import sign_ins
@@ -33,6 +33,7 @@ def sign_in() -> str:
 
 
 @bp.post("/cookies/sign-in")
+@keeps_typed
 def begin_sign_in() -> ResponseReturnValue:
     """Asks the sign-in service for a code."""
     form, account = DeviceSignInForm(), _again()

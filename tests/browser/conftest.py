@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,15 +167,18 @@ def session(browser: Browser, service: str) -> str:
 
 @pytest.fixture
 def open_page(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
-    """Opens pages; when the test ends, none may have complained: no script error, no CSP report, nothing missing."""
+    """Opens pages; when the test ends, none may have complained: no script error, no CSP report, nothing missing.
+    ``refusals``: what a test means to see refused."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def heard(message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
+    def heard(message: ConsoleMessage, refusals: str) -> None:
+        if message.type in {"error", "warning"} and not (refusals and re.search(refusals, message.text)):
             complaints.append(f"{message.text} ({message.location['url']})")
 
-    def open_one(session: str | None = None, script: bool = True, url: str = service, **options: object) -> Page:
+    def open_one(
+        session: str | None = None, script: bool = True, url: str = service, refusals: str = "", **options: object
+    ) -> Page:
         state = json.loads(session) if session else None
         context = browser.new_context(
             base_url=url, storage_state=state, java_script_enabled=script, reduced_motion="reduce", **options
@@ -182,7 +186,7 @@ def open_page(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", heard)
+        page.on("console", lambda message: heard(message, refusals))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
 

@@ -284,3 +284,30 @@ def test_a_password_can_be_looked_at(open_page: Open) -> None:
     page.get_by_label("Password").fill("visible")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_label("Password")).to_have_attribute("type", "text")
+
+
+# --- When the session has ended ---------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("path, label, button", [("/chat", "Message", "Send"), ("/keys/new", "Name", "Make the key")])
+def test_a_form_outlives_its_session(open_page: Open, script: bool, path: str, label: str, button: str) -> None:
+    page = open_page(script=script, refusals="status of 40[01]")
+    sign_in(page)
+    page.goto(path)
+    page.get_by_label(label, exact=True).fill("typed and kept")
+    other = page.context.new_page()
+    other.goto("/")
+    other.get_by_label("Menu of admin").click()
+    press(other, "Sign out")
+    with page.expect_navigation():
+        page.get_by_role("button", name=button, exact=True).click()
+    expect(page).to_have_title("You are signed out · Opus API")
+    with page.expect_popup() as popup:
+        page.get_by_role("link", name="Sign in in a new tab").click()
+    popup.value.get_by_label("User name").fill("admin")
+    popup.value.get_by_label("Password").fill(PASSWORD)
+    press(popup.value, "Sign in")
+    page.reload()
+    expect(page.get_by_label(label, exact=True)).to_have_value("typed and kept")
+    expect(page.get_by_text("look through what you typed")).to_be_visible()

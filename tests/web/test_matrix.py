@@ -103,10 +103,15 @@ def call(client: FlaskClient, route: Route, **more: object) -> TestResponse:
 
 
 def is_refused(route: Route, answer: TestResponse) -> bool:
-    """As a caller without the right is refused: 401, or for a page the way to the sign-in or the missing token."""
+    """As a caller without the right is refused: 401, for a page also the way to the sign-in or the missing token."""
     if route.kind is Kind.PAGE:
         to_sign_in = answer.status_code == 302 and answer.location.startswith("/login")
-        return to_sign_in or (answer.status_code == 400 and "The page you came from is out of date." in answer.text)
+        is_signed_out = answer.status_code == 401 and "You are signed out" in answer.text
+        return (
+            to_sign_in
+            or is_signed_out
+            or (answer.status_code == 400 and "The page you came from is out of date." in answer.text)
+        )
     return answer.status_code in REFUSED[route.kind]
 
 
