@@ -376,6 +376,7 @@ def test_an_option_is_learned_from_a_400_and_remembered(stage: Stage, model: str
     assert (got.status, got.text) == (200, HELLO)
     assert len(stage.asked(account)) == 2
     assert stage.gateway.until(account, learned_options={"stream_options": False})["error_count"] == 0
+    time.sleep(0.1)  # it is read as soon as it is written, and used when it is on the disk as well
     assert stage.gateway.ask(model, stream=stream).text == HELLO
     assert len(stage.asked(account)) == 3, "the second request knows it"
 
