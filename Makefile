@@ -131,14 +131,17 @@ $(DEV): requirements-dev.txt $(RUNTIME)
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-# Debian's own chromium where apt may be used, else the one Playwright brings (Ubuntu's package is a snap, which
-# containers cannot run). Tests take $CHROMIUM, /usr/bin/chromium, `chromium` on the path, else Playwright's.
+# Chromium without its windows, as Playwright has it: it takes half of the processor time. Debian's where apt may be
+# used, else Playwright's (Ubuntu's package is a snap, which containers cannot run). Tests take $CHROMIUM, these, else
+# a `chromium` on the path.
+SHELL_OF_CHROMIUM := chromium-headless-shell
 browser: $(DEV) $(VENV)/axe/.ready
-	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || \
+	@[ -n "$$CHROMIUM" ] || command -v $(SHELL_OF_CHROMIUM) >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && . /etc/os-release && [ "$$ID" = debian ] && \
 	  echo "Installing chromium ..." && apt-get -qq update >/dev/null && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; } || \
-	$(BIN)/playwright install $$([ "$$(id -u)" != 0 ] || echo --with-deps) chromium
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(SHELL_OF_CHROMIUM) >/dev/null; } || \
+	command -v chromium >/dev/null || \
+	$(BIN)/playwright install $$([ "$$(id -u)" != 0 ] || echo --with-deps) --only-shell chromium
 
 $(VENV)/axe/.ready: tests/browser/package-lock.json $(GENERATIONS)/node/.ready
 	@echo "Installing axe-core for tests ..."

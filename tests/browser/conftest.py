@@ -23,6 +23,7 @@ from tests.processes import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD_KEY = "sk-good-0123456789abcdef"
+ON_THE_PATH = ("chromium-headless-shell", "chromium")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -140,9 +141,8 @@ def weak_service(tmp_path: Path) -> Iterator[str]:
 
 
 def executable() -> str | None:
-    """$CHROMIUM, Debian's, any on the path, else Playwright's own."""
-    named = os.environ.get("CHROMIUM")
-    return named or next(filter(os.path.exists, ["/usr/bin/chromium"]), None) or shutil.which("chromium")
+    """$CHROMIUM, the one without windows, any on the path, else Playwright's own."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ON_THE_PATH)), None)
 
 
 # Of this folder, not of the session: while Playwright runs, its event loop occupies the thread that other tests need.
