@@ -195,6 +195,7 @@ class Provider:
     status: int = 200
     body: Any = field(default_factory=lambda: {"object": "list", "data": [{"id": "model-a"}, {"id": "model-b"}]})
     headers: dict[str, str] = field(default_factory=dict)
+    refused: str = "(none)"  # keys with this in them are answered 401
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     before_answer: Callable[[], object] = lambda: None
 
@@ -210,8 +211,9 @@ def provider() -> Iterator[Provider]:
         def do_GET(self) -> None:
             known.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             known.before_answer()
-            body = json.dumps(known.body).encode()
-            self.send_response(known.status)
+            is_refused = known.refused in self.headers.get("Authorization", "")
+            body = json.dumps({"error": {"message": "no such key"}} if is_refused else known.body).encode()
+            self.send_response(401 if is_refused else known.status)
             for name, value in {"content-type": "application/json", **known.headers}.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(body)))

@@ -30,7 +30,7 @@ AT_ONCE = 5  # validations that run at the same time
 LOOK_SECONDS = 10.0
 
 
-Tell = Callable[[Mapping[str, Any]], None]
+Tell = Callable[[Mapping[str, Any], bool], None]
 
 
 class Accounts:
@@ -164,7 +164,7 @@ class Accounts:
 
     def validate_all(self, accounts: Sequence[Account] | None = None, tell: Tell | None = None) -> dict[str, Any]:
         """Ask about all (or these) accounts, five at once: ``{"total","valid","invalid","results"}``; ``tell`` hears
-        of each result as it comes."""
+        of each result as it comes, and whether the provider said something about the credential."""
         chosen = self.all() if accounts is None else accounts
         questions = [validation.question(account) for account in chosen if account.provider in UPSTREAMS]
         db.session.rollback()
@@ -176,7 +176,7 @@ class Accounts:
                 continue  # deleted while we waited
             results.append(self._apply(answer))
             if tell:
-                tell(results[-1])
+                tell(results[-1], answer.is_clear)
         valid = sum(result["is_valid"] for result in results)
         return {"total": len(results), "valid": valid, "invalid": len(results) - valid, "results": results}
 

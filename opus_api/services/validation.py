@@ -35,6 +35,12 @@ class Answer:
     probe: Probe
     latency_ms: int
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether it says something about the credential."""
+        failure = self.probe.failure
+        return self.probe.ok or (failure is not None and failure.verdict in (*REST, *REFUSED))
+
 
 def question(account: Account) -> Question:
     return Question(account.id, account.provider, credentials(account), account.proxy or "")
@@ -60,6 +66,8 @@ def _probe(transport: Transport, asked: Question, deadline: float) -> Probe:
 
 def apply(account: Account, answer: Answer) -> None:
     """Write into the account what the answer says about its health. A person's switch is left alone."""
+    if not answer.is_clear:
+        return
     probe, failure = answer.probe, answer.probe.failure
     verdict = failure.verdict if failure else None
     if failure is not None and verdict in REST:
@@ -74,11 +82,9 @@ def apply(account: Account, answer: Answer) -> None:
         account.quota = dict(probe.quota) if probe.quota else account.quota
         if probe.places:
             account.oidc = {**(account.oidc or {}), **probe.places}
-    elif verdict in REFUSED:
+    else:
         _set(account, "invalid", probe.message)
         account.is_valid = False
-    else:
-        return  # nothing was learned about the credential
     account.last_validated = now()
 
 

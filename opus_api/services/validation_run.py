@@ -1,4 +1,4 @@
-"""Validating all accounts while a person looks on: how far it is stands in the database, so that it survives a reload
+"""Validating accounts while a person looks on: how far it is stands in the database, so that it survives a reload
 and another worker can tell it."""
 
 from collections.abc import Collection, Mapping
@@ -12,26 +12,38 @@ from opus_api.services.accounts import Accounts
 from opus_api.services.settings import VALIDATION_RUN
 
 LOST_AFTER = 60.0  # seconds without a word: whoever ran it is gone
-SHOWN_FOR = 30.0  # seconds after its end
+LONGEST_SAID = 255  # characters, as an account keeps of a reason
+NEWS_FOR = 600.0  # seconds: how long its end is worth telling
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``heard`` in Unix seconds: when it was last written."""
+    """``heard`` in Unix seconds: when it was last written. ``unclear`` counts the providers that said nothing about the
+    credential; of a single account it keeps what was ``said``, with its ``name``."""
 
     total: int
     done: int = 0
     valid: int = 0
+    unclear: int = 0
     heard: float = 0.0
+    name: str = ""
+    said: str = ""
 
     @property
     def is_running(self) -> bool:
-        return self.done < self.total and now().timestamp() - self.heard < LOST_AFTER
+        return self.done < self.total and not self._silent_for(LOST_AFTER)
 
     @property
-    def is_over(self) -> bool:
-        """It ended a moment ago."""
-        return self.done >= self.total and now().timestamp() - self.heard < SHOWN_FOR
+    def is_lost(self) -> bool:
+        return self.done < self.total and self._silent_for(LOST_AFTER)
+
+    @property
+    def is_news(self) -> bool:
+        """It ended, or was lost, not long ago."""
+        return not self._silent_for(NEWS_FOR)
+
+    def _silent_for(self, seconds: float) -> bool:
+        return now().timestamp() - self.heard >= seconds
 
 
 def current() -> Run | None:
@@ -52,13 +64,18 @@ def begin(total: int) -> bool:
 def run(accounts: Accounts, account_ids: Collection[int]) -> None:
     """Ask about these accounts; ``begin`` was called. One that was deleted meanwhile is left out."""
 
-    def tell(result: Mapping[str, Any]) -> None:
-        known = current()
-        if known is not None:
-            _write(replace(known, done=known.done + 1, valid=known.valid + bool(result["is_valid"])))
+    found = Run(0)
 
-    found = accounts.validate_all([one for one in accounts.all() if one.id in account_ids], tell)
-    _write(Run(found["total"], found["total"], found["valid"]))
+    def tell(result: Mapping[str, Any], is_clear: bool) -> None:
+        nonlocal found
+        valid, unclear = is_clear and result["is_valid"], not is_clear
+        found = replace(found, done=found.done + 1, valid=found.valid + valid, unclear=found.unclear + unclear)
+        if len(account_ids) == 1:
+            found = replace(found, name=accounts.get(result["id"]).name, said=result["message"][:LONGEST_SAID])
+        _write(replace(found, total=len(account_ids)))
+
+    accounts.validate_all([one for one in accounts.all() if one.id in account_ids], tell)
+    _write(replace(found, total=found.done))
 
 
 def _write(run: Run) -> None:

@@ -1,14 +1,15 @@
 """The pages of accounts: list, add by provider, edit, validate, switch, delete. A view is parse, call, render."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 import gevent
-from flask import Flask, abort, current_app, flash, redirect, render_template, request, url_for
+from flask import Flask, abort, current_app, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from flask_login import current_user
@@ -19,7 +20,8 @@ from opus_api.extensions import db
 from opus_api.models import Account, now
 from opus_api.services import account_events, account_fields, deleted_accounts, saved_settings, settings, validation_run
 from opus_api.services import accounts as service
-from opus_api.services.values import moment_of
+from opus_api.services.validation_run import Run
+from opus_api.services.values import FieldError, moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web import brief
@@ -40,6 +42,10 @@ MOST_EVENTS = 10  # of an account's history
 FILTERS = ("name", "provider", "state")
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
+PRIORITY = re.compile(r"priority-([0-9]{1,18})-(-?[0-9]+)")  # a field of the list: of whom, and what it showed
+WHOLE = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+Words = Mapping[int, str]  # of accounts
+TOLD_RUN = "told_run"  # of the browser's session: the check whose end it has shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,11 @@ def _back(account_id: int) -> Response:
 @bp.get("/cookies")
 def index() -> str:
     """All accounts with their state and use."""
+    return _list_page(request.args.getlist("account", type=int))
+
+
+def _list_page(ticked: Collection[int], typed: Words | None = None, refused: Words | None = None) -> str:
+    """``typed`` are priorities that are not saved, ``refused`` is why, both by account."""
     # The larger priority is used first, so it stands first.
     everyone = sorted(accounts().all(), key=lambda account: (-account.priority, account.id))
     wanted = {name: request.args.get(name, "") for name in FILTERS}
@@ -119,6 +130,7 @@ def index() -> str:
     pages = max(1, -(-len(found) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
     rows = [row_of(account) for account in found[(page - 1) * PER_PAGE : page * PER_PAGE]]
+    run = _run_to_show()
     return render_template(
         "cookies/index.html",
         rows=rows,
@@ -130,10 +142,41 @@ def index() -> str:
         rotation=RotationForm(rotation_strategy=_rotation_strategy()),
         page=page,
         pages=pages,
-        run=validation_run.current(),
-        ticked=set(request.args.getlist("account", type=int)),
+        run=run,
+        ended=_ended(run) if run and not run.is_running else None,
+        ticked=ticked,
+        typed=typed or {},
+        refused=refused or {},
         deleted=deleted_accounts.count(),
     )
+
+
+def _run_to_show() -> Run | None:
+    """The check of accounts while it goes on, and once in each browser how it ended."""
+    run = validation_run.current()
+    if run is None or run.is_running:
+        return run
+    if not run.is_news or session.get(TOLD_RUN) == run.heard:
+        return None
+    session[TOLD_RUN] = run.heard
+    return run
+
+
+def _ended(run: Run) -> tuple[str, str]:
+    """What a check found, and how good that is."""
+    if run.is_lost:
+        broken = gettext(
+            "The check broke off: %(done)s of %(total)s accounts were checked.", done=run.done, total=run.total
+        )
+        return broken, "warning"
+    if run.said:  # of its only account
+        return f"{run.name}: {in_words(run.said)}", "success" if run.valid else "warning" if run.unclear else "error"
+    said = gettext("%(valid)s of %(total)s accounts are valid.", valid=run.valid, total=run.total)
+    if refused := run.total - run.valid - run.unclear:
+        said = gettext("%(said)s Refused: %(n)s.", said=said, n=refused)
+    if run.unclear:
+        said = gettext("%(said)s No clear answer: %(n)s.", said=said, n=run.unclear)
+    return said, "success" if run.valid == run.total else "warning"
 
 
 def _fits(account: Account, wanted: Mapping[str, str]) -> bool:
@@ -141,34 +184,42 @@ def _fits(account: Account, wanted: Mapping[str, str]) -> bool:
     return is_kind and wanted["name"].strip().casefold() in account.name.casefold()
 
 
-@bp.post("/cookies/priorities")
-def priorities() -> Response:
-    """Saves those that were changed in the list; what is ticked stays so."""
-    if _priorities_saved():
-        flash(gettext("Saved. The next request follows it."), "success")
-    return redirect(_list_address(request.form.getlist("account")))
+def _typed_priorities() -> dict[int, str]:
+    """By account, what a person changed from what the list showed. The others may have changed since: they stay."""
+    found = [(PRIORITY.fullmatch(name), value) for name, value in request.form.items()]
+    return {int(field[1]): value for field, value in found if field and value.strip() != field[2]}
 
 
-def _priorities_saved() -> bool:
-    """Of the form's fields ``priority-ID``. When one is no number nothing is saved, and the person is told."""
-    typed = {name.partition("-")[2]: value for name, value in request.form.items() if name.startswith("priority-")}
-    try:
-        numbers = {int(account_id): int(value) for account_id, value in typed.items()}
-    except ValueError:
-        flash(gettext("A priority must be a whole number. Nothing was saved."), "error")
-        return False
-    known = {account.id: account.priority for account in accounts().all()}
-    try:
-        for account_id, priority in numbers.items():
-            if known.get(account_id, priority) != priority:
-                accounts().update(account_id, {"priority": priority})
-    except ApiError as error:
-        flash(in_words(error.message), "error")
-        return False
-    return True
+def _save_priorities(typed: Words) -> dict[int, str]:
+    """All or, when one is refused, none: by account, why."""
+    known = {account.id: account for account in accounts().all()}
+    refused = dict(_refused(typed, known))
+    if not refused:
+        for account_id, value in typed.items():
+            accounts().update(account_id, {"priority": int(value)})
+    return refused
 
 
-def _list_address(ticked: Sequence[str] = ()) -> str:
+def _refused(typed: Words, known: Mapping[int, Account]) -> Iterator[tuple[int, str]]:
+    for account_id, value in typed.items():
+        account = known.get(account_id)
+        if account is None:
+            yield account_id, gettext("This was deleted meanwhile.")
+            continue
+        try:
+            account_fields.provider(account.provider)
+            number = int(value) if WHOLE.fullmatch(value) else None
+            account_fields.checked(account.provider, {"priority": number}, current_app.extensions["settings"])
+        except FieldError as error:
+            said = (
+                f"{gettext('Priority')} {in_words(error.reason)}"
+                if error.field == "priority"
+                else in_words(error.message)
+            )
+            yield account_id, f"{account.name}: {said}"
+
+
+def _list_address(ticked: Collection[int] = ()) -> str:
     """The list as it was filtered."""
     given: dict[str, Any] = {name: request.args.get(name) for name in ("page", *FILTERS)}
     return url_for(".index", account=[*ticked], **given)
@@ -366,13 +417,14 @@ def validate_all() -> Response:
     return redirect(url_for(".index"))
 
 
-def _validate_these(chosen: Sequence[Account]) -> None:
-    """Five at once, for as long as it takes: the request waits for a moment only."""
+def _validate_these(chosen: Sequence[Account]) -> bool:
+    """Five at once, for as long as it takes: the request waits for a moment only. False: others are being checked."""
     if not validation_run.begin(len(chosen)):
         flash(gettext("Accounts are being checked already. Wait until that is done."), "warning")
-        return
+        return False
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined] # the greenlet outlives the request
     gevent.spawn(_validate, app, [account.id for account in chosen]).join(ENOUGH_FOR_A_FEW)
+    return True
 
 
 def _validate(app: Flask, account_ids: Sequence[int]) -> None:
@@ -403,20 +455,33 @@ def reset(account_id: int) -> Response:
     return _back(account_id)
 
 
-@bp.post("/cookies/act")
-def act() -> Response:
-    """What one of the buttons below the list does with the accounts that are ticked; a priority that was changed in
-    the same form is saved, too."""
-    ticked, what = set(request.form.getlist("account")), request.form.get("do", "")
-    if not _priorities_saved():
-        return redirect(_list_address([*ticked]))
-    chosen = [account for account in accounts().all() if str(account.id) in ticked]
-    if not chosen or what not in ONE:
+@bp.post("/cookies")
+def act() -> ResponseReturnValue:
+    """The list as one form: saves the priorities that were changed, and does what its button says with the accounts
+    that are ticked. The script saves a priority at once and wants to know only what came of it."""
+    ticked, typed = request.form.getlist("account", type=int), _typed_priorities()
+    refused = _save_priorities(typed)
+    if request.accept_mimetypes.best == "application/json":
+        return {"refused": refused, "said": gettext("Saved. The next request follows it.")}
+    if refused:
+        flash(gettext("Nothing was saved. %(why)s", why=" ".join(refused.values())), "error")
+        return _list_page(ticked, typed, refused)
+    if request.form.get("do") == "save":
+        flash(gettext("Saved. The next request follows it."), "success")
+        return redirect(_list_address(ticked))
+    return _act(ticked, request.form.get("do", ""))
+
+
+def _act(ticked: Collection[int], what: str) -> Response:
+    chosen = [account for account in accounts().all() if account.id in ticked]
+    if not ticked or what not in ("validate", *ONE):
         flash(gettext("Tick the accounts first."), "warning")
+    elif not chosen:
+        flash(gettext("What was ticked was deleted meanwhile."), "warning")
+    elif what == "validate":
+        return redirect(_list_address(() if _validate_these(chosen) else ticked))
     elif len(chosen) == 1:
         return ONE[what](chosen[0].id)
-    elif what == "validate":
-        _validate_these(chosen)
     else:
         flash(*SEVERAL[what](chosen))
     return redirect(_list_address())
@@ -453,7 +518,6 @@ def _with_gone(sentence: str, gone: int) -> tuple[str, str]:
 
 
 ONE: dict[str, Callable[[int], Response]] = {
-    "validate": validate,
     "disabled": partial(_switch, state="disabled"),
     "active": partial(_switch, state="active"),
     "reset": reset,

@@ -205,18 +205,18 @@ def test_what_is_ticked_in_the_list_is_disabled_enabled_reset_and_validated(
         db.session.expire_all()
         return [account.state for account in (one, two, three)]
 
-    assert "Tick the accounts first." in post("/cookies/act", do="disabled")
-    assert "Tick the accounts first." in post("/cookies/act", do="burn", account=one.id)
-    assert "2 accounts are disabled." in post("/cookies/act", do="disabled", account=[one.id, three.id])
+    assert "Tick the accounts first." in post("/cookies", do="disabled")
+    assert "Tick the accounts first." in post("/cookies", do="burn", account=one.id)
+    assert "2 accounts are disabled." in post("/cookies", do="disabled", account=[one.id, three.id])
     assert states() == ["disabled", "active", "disabled"]
-    assert "one is enabled." in post("/cookies/act", do="active", account=one.id)
-    assert "2 accounts are enabled." in post("/cookies/act?state=active", do="active", account=[one.id, three.id])
+    assert "one is enabled." in post("/cookies", do="active", account=one.id)
+    assert "2 accounts are enabled." in post("/cookies?state=active", do="active", account=[one.id, three.id])
     assert states() == ["active"] * 3
     two.state = three.state = "invalid"
     db.session.commit()
-    assert "2 accounts may be used again at once." in post("/cookies/act", do="reset", account=[two.id, three.id, 99])
+    assert "2 accounts may be used again at once." in post("/cookies", do="reset", account=[two.id, three.id, 99])
     assert states() == ["active"] * 3
-    assert "2 of 2 accounts are valid." in post("/cookies/act", do="validate", account=[one.id, two.id])
+    assert "2 of 2 accounts are valid." in post("/cookies", do="validate", account=[one.id, two.id])
 
 
 def test_an_account_of_a_provider_that_is_not_known_keeps_no_other_from_what_was_ticked(
@@ -225,7 +225,7 @@ def test_an_account_of_a_provider_that_is_not_known_keeps_no_other_from_what_was
     one, foreign = add("one"), add("two")
     foreign.provider = "of a newer version"
     db.session.commit()
-    told = post("/cookies/act", do="disabled", account=[foreign.id, one.id])
+    told = post("/cookies", do="disabled", account=[foreign.id, one.id])
     assert "1 accounts are disabled. Deleted meanwhile or refused: 1." in told.replace("\n", " ")
 
 
@@ -243,7 +243,7 @@ def test_an_account_that_is_deleted_meanwhile_keeps_no_other_from_what_was_ticke
         return get(self, account_id)
 
     monkeypatch.setattr(Accounts, "get", found)
-    told = post("/cookies/act", do=do, account=ids)
+    told = post("/cookies", do=do, account=ids)
     assert f"2 accounts {said}. Deleted meanwhile or refused: 1." in told.replace("\n", " ")
     db.session.expire_all()
     states = {account.id: account.state for account in db.session.scalars(sa.select(Account))}
@@ -389,7 +389,7 @@ def test_validating_shows_what_the_provider_said(post: Callable[..., str], provi
     db.session.refresh(account)
     assert account.state == "invalid"
     provider.status, provider.body = 200, {"data": [{"id": "model-a"}]}
-    assert "1 of 1 accounts are valid." in post("/cookies/validate")
+    assert "one: The key works; 1 models." in post("/cookies/validate")
 
 
 def test_a_provider_that_cannot_be_reached_says_nothing_of_the_account(post: Callable[..., str]) -> None:
@@ -610,29 +610,98 @@ def test_open_access_is_told_on_every_page(app: Flask, person: FlaskClient, acce
     app.extensions["settings"] = settings
 
 
-def test_priorities_are_changed_in_the_list_all_or_none(post: Callable[..., str]) -> None:
-    one, two = add("one", priority=1), add("two", priority=2)
-    page = post("/cookies/priorities?page=1", **{f"priority-{one.id}": "7", f"priority-{two.id}": "x"})
-    assert "must be a whole number" in page
-    assert (one.priority, two.priority) == (1, 2)
-    assert "Saved." in post("/cookies/priorities", **{f"priority-{one.id}": "7", f"priority-{two.id}": "2"})
+def shown(account: Account) -> str:
+    """The name of an account's priority in the list, as it is now."""
+    return f"priority-{account.id}-{account.priority}"
+
+
+@pytest.mark.parametrize(
+    "typed, why",
+    [
+        ("x", "Priority must be a whole number between -1000000 and 1000000."),
+        ("", "Priority must be a whole number"),
+        ("1.5", "Priority must be a whole number"),
+        ("1_0", "Priority must be a whole number"),
+        ("9" * 30, "Priority must be a whole number"),
+        ("1000001", "Priority must be a whole number"),
+    ],
+)
+def test_a_priority_that_is_refused_is_marked_and_nothing_that_was_typed_is_lost(
+    post: Callable[..., str], typed: str, why: str
+) -> None:
+    one, two, three = add("one", priority=1), add("two", priority=2), add("three")
+    names = shown(one), shown(two)
+    page = post("/cookies?name=o", **{names[0]: "7", names[1]: typed}, account=[one.id], do="save")
+    assert re.search(rf'<p class="error" id="e{two.id}">two: {why}', page)
+    assert f'name="{names[0]}" value="7"' in page
+    field = re.search(rf'<input [^>]*name="{names[1]}"[^>]*>', page)
+    assert field
+    assert f'value="{typed}"' in field[0]
+    assert f'aria-invalid="true" aria-describedby="e{two.id}"' in field[0]
+    assert page.count("aria-invalid") == 1
+    assert f'value="{one.id}" checked' in page
+    assert "three</a>" not in page, "the list is filtered as it was"
     db.session.expire_all()
-    assert (one.priority, two.priority) == (7, 2)
+    assert [account.priority for account in (one, two, three)] == [1, 2, 0]
+
+
+def test_priorities_are_changed_in_the_list(post: Callable[..., str]) -> None:
+    one, two = add("one", priority=1), add("two", priority=-2)
+    assert "Saved." in post("/cookies", **{shown(one): " -7 ", shown(two): "+3"}, do="save")
+    db.session.expire_all()
+    assert (one.priority, two.priority) == (-7, 3)
+
+
+def test_a_priority_that_somebody_else_changed_stays_when_this_list_changed_another(post: Callable[..., str]) -> None:
+    one, two = add("one", priority=1), add("two", priority=2)
+    form = {shown(one): "7", shown(two): "2"}
+    two.priority = 9
+    db.session.commit()
+    post("/cookies", **form, do="save")
+    post("/cookies", **form, do="disabled", account=two.id)
+    db.session.expire_all()
+    assert (one.priority, two.priority, two.state) == (7, 9, "disabled")
+
+
+def test_a_priority_of_an_account_that_is_gone_or_of_another_version_is_refused(post: Callable[..., str]) -> None:
+    gone, foreign = add("gone"), add("two")
+    db.session.delete(gone)
+    foreign.provider = "of a newer version"
+    db.session.commit()
+    assert "Nothing was saved. This was deleted meanwhile." in post("/cookies", **{f"priority-{gone.id}-0": "1"})
+    assert "two: provider: must be one of" in post("/cookies", **{shown(foreign): "1"})
+
+
+def test_the_script_is_told_what_came_of_a_priority(person: FlaskClient) -> None:
+    one = add("one")
+    csrf, json = token(person, "/password"), {"Accept": "application/json"}
+    for typed, refused in (("x", {str(one.id): "one: Priority must be a whole number"}), ("7", {})):
+        answer = person.post("/cookies", data={"csrf_token": csrf, shown(one): typed}, headers=json).json
+        assert answer is not None
+        assert {name: why.partition(" between")[0] for name, why in answer["refused"].items()} == refused
+    assert answer["said"] == "Saved. The next request follows it."
+    assert one.priority == 7
+    assert "Saved." not in person.get("/cookies").text
 
 
 def test_what_is_ticked_stays_so_when_a_priority_is_saved_and_a_priority_when_the_ticked_are_switched(
     post: Callable[..., str],
 ) -> None:
     one, two = add("one"), add("two")
-    page = post("/cookies/priorities?name=o", **{f"priority-{one.id}": "7"}, account=[two.id])
+    page = post("/cookies?name=o", **{shown(one): "7"}, account=[two.id], do="save")
     assert [value for value in (one.id, two.id) if f'value="{value}" checked' in page] == [two.id]
-    assert "one is disabled." in post("/cookies/act", do="disabled", account=one.id, **{f"priority-{two.id}": "9"})
+    assert "one is disabled." in post("/cookies", do="disabled", account=one.id, **{shown(two): "9"})
     db.session.expire_all()
     assert (one.priority, two.priority, one.state) == (7, 9, "disabled")
-    page = post("/cookies/act", do="active", account=one.id, **{f"priority-{two.id}": "x"})
+    page = post("/cookies", do="active", account=one.id, **{shown(two): "x"})
     assert "must be a whole number" in page
     assert f'value="{one.id}" checked' in page
     assert one.state == "disabled"
+
+
+def test_ticked_accounts_that_are_gone_are_said_to_be_gone(post: Callable[..., str]) -> None:
+    add("one")
+    assert "What was ticked was deleted meanwhile." in post("/cookies", do="disabled", account=99)
 
 
 def test_whoever_is_deleted_between_the_tick_and_the_writing_is_said_to_be_gone(
@@ -648,18 +717,61 @@ def test_whoever_is_deleted_between_the_tick_and_the_writing_is_said_to_be_gone(
         return account
 
     monkeypatch.setattr(Accounts, "get", found)
-    answer = person.post("/cookies/act", data={"csrf_token": csrf, "do": "disabled", "account": account_id})
+    answer = person.post("/cookies", data={"csrf_token": csrf, "do": "disabled", "account": account_id})
     assert answer.status_code == 404
     assert "This was deleted meanwhile." in answer.text
 
 
+@pytest.mark.parametrize("most", [1, 2])
 def test_checking_ticked_accounts_goes_on_behind_the_page_and_not_twice_at_once(
-    post: Callable[..., str], provider: Provider
+    post: Callable[..., str], provider: Provider, most: int
 ) -> None:
-    one, two = add("one", base_url=provider.url), add("two", base_url=provider.url)
+    ticked = [add(str(number), base_url=provider.url).id for number in range(most)]
     assert validation_run.begin(9)
-    assert "Accounts are being checked already." in post("/cookies/act", do="validate", account=[one.id, two.id])
-    assert "Accounts checked: 0 / 9" in post("/cookies/validate")
+    page = post("/cookies", do="validate", account=ticked)
+    assert "Accounts are being checked already." in page
+    assert page.count(" checked aria-labelledby") == most, "the ticks stay"
+    page = post("/cookies/validate")
+    assert "Accounts checked: 0 / 9" in page
+    assert '<noscript><a href="/cookies?page=1">Look again</a></noscript>' in page
+    assert 'http-equiv="refresh"' not in page
+
+
+@pytest.mark.parametrize(
+    "keys, said, kind",
+    [
+        ("good good", "2 of 2 accounts are valid.", "success"),
+        ("good bad", "1 of 2 accounts are valid. Refused: 1.", "warning"),
+        ("away away", "0 of 2 accounts are valid. No clear answer: 2.", "warning"),
+        ("good bad away away", "1 of 4 accounts are valid. Refused: 1. No clear answer: 2.", "warning"),
+        ("away", "0: ", "warning"),
+        ("bad", "0: The key was refused (401): no such key", "error"),
+        ("good", "0: The key works; 2 models.", "success"),
+    ],
+)
+def test_a_check_of_accounts_counts_who_answered_clearly(
+    person: FlaskClient, post: Callable[..., str], provider: Provider, keys: str, said: str, kind: str
+) -> None:
+    for number, key in enumerate(keys.split()):
+        url = "http://127.0.0.1:1/v1" if key == "away" else provider.url
+        account = Account(provider="openai", name=str(number), api_key=f"sk-{key}-0123456789", base_url=url)
+        db.session.add(account)
+    db.session.commit()
+    provider.refused = "sk-bad"
+    page = post("/cookies/validate")
+    found = re.search(r'<div id="run"><div class="notice (\w+)".*?<div>(.*?)</div>', page, re.DOTALL)
+    assert found
+    assert found[1] == kind
+    assert found[2].startswith(said) if said == "0: " else found[2] == said
+    assert 'id="run"' not in person.get("/cookies").text, "once is enough"
+
+
+def test_a_check_that_broke_off_is_told_once(person: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    add()
+    assert validation_run.begin(9)
+    monkeypatch.setattr(validation_run, "LOST_AFTER", 0.0)
+    assert "The check broke off: 0 of 9 accounts were checked." in person.get("/cookies").text
+    assert "The check broke off" not in person.get("/cookies").text
 
 
 def test_a_check_of_accounts_that_are_all_gone_is_no_success(person: FlaskClient) -> None:
