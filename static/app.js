@@ -15,7 +15,7 @@
     }
   });
 
-  // A button that was pressed says so, and cannot be pressed twice.
+  // A button that was pressed says so, and cannot be pressed twice; a download leaves its page where it is.
   const busy = (button, yes = true) => {
     button.setAttribute("aria-busy", String(yes));
     button.setAttribute("aria-disabled", String(yes));
@@ -23,7 +23,10 @@
   document.addEventListener("submit", (event) => {
     if (event.defaultPrevented || !event.submitter) return;
     if (event.submitter.getAttribute("aria-busy") === "true") event.preventDefault();
-    else busy(event.submitter);
+    else {
+      busy(event.submitter);
+      setTimeout(busy, 6000, event.submitter, false);
+    }
   });
   addEventListener("pageshow", (event) => {
     if (event.persisted) all("[aria-busy]").forEach((button) => busy(button, false));
@@ -33,7 +36,7 @@
   const place = `place ${location.pathname}`;
   addEventListener("pagehide", () => sessionStorage.setItem(place, JSON.stringify([scrollY, Date.now()])));
   const [top, when] = JSON.parse(sessionStorage.getItem(place) || "[0, 0]");
-  if (document.querySelector("main > .notice") && Date.now() - when < 20000) scrollTo(0, top);
+  if (document.querySelector("main > .notice, #run > .notice") && Date.now() - when < 20000) scrollTo(0, top);
 
   // Light, dark, or the system's, without loading the page again.
   document.addEventListener("submit", (event) => {
@@ -80,39 +83,13 @@
       box.append(copy);
     }
     for (const select of all("[data-autosubmit]", root)) {
-      const by = document.getElementById(select.dataset.autosubmit), submits = by ? [by] : all("button", select.form);
-      submits.forEach((submit) => (submit.hidden = true));
-      select.onchange = () => select.form.requestSubmit(by);
+      all("button", select.form).forEach((submit) => (submit.hidden = true));
+      select.onchange = () => select.form.requestSubmit();
     }
   };
 
-  // The page as the server sees it now, without leaving it.
-  const refresh = async () => {
-    const answer = await fetch(location.href);
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
-    const main = document.querySelector("main");
-    main.replaceChildren(...fresh.childNodes);
-    enhance(main);
-  };
-
-  // What changes by itself is asked for again until it says that it is done, or is gone; then all has changed.
-  const watch = async (box) => {
-    for (let failed = 0; box.dataset.watch && failed < 30;) {
-      await new Promise((done) => setTimeout(done, 1500));
-      if (document.hidden) continue;
-      try {
-        const answer = await fetch(box.dataset.watch);
-        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(box.id);
-        if (!answer.ok) throw new Error(answer.status);
-        if (!fresh) return refresh();
-        if (fresh.innerHTML !== box.innerHTML) box.replaceChildren(...fresh.childNodes);
-        enhance(box);
-        box.dataset.watch = fresh.dataset.watch || "";
-        failed = 0;
-      } catch { failed += 1; }
-    }
-  };
-  all("[data-watch]").forEach(watch);
+  // What another script has put into the page.
+  document.addEventListener("fresh", (event) => enhance(event.target));
 
   enhance(document);
 })();

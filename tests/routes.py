@@ -14,7 +14,7 @@ SAFE = {"GET", "HEAD", "OPTIONS"}
 OPEN = {"/health", "/healthz", "/login", "/api/auth/login", "/my", "/openapi.json"}
 # Lead on to another page, hand out what every page needs, or sign out: they tell nothing, so they are not counted.
 LEADING = {"/", "/index.html", "/static/index.html", "/static/dashboard.html", "/static/<path:filename>"}
-LEADING |= {"/static/app.css", "/static/app.js"}
+LEADING |= {"/static/app.css", "/static/app.js", "/static/live.js"}
 # Forms that change nothing but the asking browser's own cookies, and only with the CSRF token of a page of ours.
 OWN_COOKIES = {"/theme", "/language", "/logout"}
 # Open to this machine alone, else to people and to the monitor's token.

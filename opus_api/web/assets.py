@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response
 
 bp = Blueprint("assets", __name__)
 
-KINDS = {"app.css": "text/css", "app.js": "text/javascript"}
+KINDS = {"app.css": "text/css", "app.js": "text/javascript", "live.js": "text/javascript"}
 FOR_GOOD = "public, max-age=31536000, immutable"
 PROPERTY = re.compile(r"--[a-z][\w-]*")
 SHORTEST = string.ascii_letters
@@ -22,6 +22,7 @@ SHORTEST = string.ascii_letters
 
 @bp.get("/static/app.css", defaults={"name": "app.css"})
 @bp.get("/static/app.js", defaults={"name": "app.js"})
+@bp.get("/static/live.js", defaults={"name": "live.js"})
 def show(name: str) -> Response:
     """One of ``KINDS``."""
     body = content(current_app.static_folder or "", name)

@@ -1,15 +1,13 @@
 """The pages of accounts: list, add by provider, edit, validate, switch, delete. A view is parse, call, render."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-import gevent
-from flask import Flask, abort, current_app, flash, redirect, render_template, request, session, url_for
+from flask import abort, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from flask_login import current_user
@@ -18,34 +16,29 @@ from werkzeug.wrappers import Response
 
 from opus_api.extensions import db
 from opus_api.models import Account, now
-from opus_api.services import account_events, account_fields, deleted_accounts, saved_settings, settings, validation_run
+from opus_api.services import account_events, account_fields, deleted_accounts, saved_settings, settings
 from opus_api.services import accounts as service
-from opus_api.services.validation_run import Run
-from opus_api.services.values import FieldError, moment_of
+from opus_api.services.values import moment_of
 from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
-from opus_api.web import brief
+from opus_api.web import brief, checks, priorities
 from opus_api.web.auth import person
 from opus_api.web.console import keeps_typed, page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
 from opus_api.web.languages import in_words, reason_in_words
+from opus_api.web.priorities import Words
 from opus_api.wire.errors import ApiError
 
 bp = page_blueprint("cookies_pages")
 
 # A page stays under 60 KB with its sheet and script.
-PER_PAGE, WORDS = 20, 3700  # bytes of names, reasons and models
+PER_PAGE, WORDS = 20, 2150  # bytes of names, reasons and models
 SUGGESTED = 6000  # bytes of models
-ENOUGH_FOR_A_FEW = 0.5  # seconds that a person waits for all results before looking on
 MOST_EVENTS = 10  # of an account's history
 FILTERS = ("name", "provider", "state")
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
-PRIORITY = re.compile(r"priority-([0-9]{1,18})-(-?[0-9]+)")  # a field of the list: of whom, and what it showed
-WHOLE = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
-Words = Mapping[int, str]  # of accounts
-TOLD_RUN = "told_run"  # of the browser's session: the check whose end it has shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +123,7 @@ def _list_page(ticked: Collection[int], typed: Words | None = None, refused: Wor
     pages = max(1, -(-len(found) // PER_PAGE))
     page = min(max(1, request.args.get("page", 1, type=int)), pages)
     rows = [row_of(account) for account in found[(page - 1) * PER_PAGE : page * PER_PAGE]]
-    run = _run_to_show()
+    run = checks.to_show()
     return render_template(
         "cookies/index.html",
         rows=rows,
@@ -143,7 +136,7 @@ def _list_page(ticked: Collection[int], typed: Words | None = None, refused: Wor
         page=page,
         pages=pages,
         run=run,
-        ended=_ended(run) if run and not run.is_running else None,
+        ended=checks.ended(run) if run and not run.is_running else None,
         ticked=ticked,
         typed=typed or {},
         refused=refused or {},
@@ -151,72 +144,9 @@ def _list_page(ticked: Collection[int], typed: Words | None = None, refused: Wor
     )
 
 
-def _run_to_show() -> Run | None:
-    """The check of accounts while it goes on, and once in each browser how it ended."""
-    run = validation_run.current()
-    if run is None or run.is_running:
-        return run
-    if not run.is_news or session.get(TOLD_RUN) == run.heard:
-        return None
-    session[TOLD_RUN] = run.heard
-    return run
-
-
-def _ended(run: Run) -> tuple[str, str]:
-    """What a check found, and how good that is."""
-    if run.is_lost:
-        broken = gettext(
-            "The check broke off: %(done)s of %(total)s accounts were checked.", done=run.done, total=run.total
-        )
-        return broken, "warning"
-    if run.said:  # of its only account
-        return f"{run.name}: {in_words(run.said)}", "success" if run.valid else "warning" if run.unclear else "error"
-    said = gettext("%(valid)s of %(total)s accounts are valid.", valid=run.valid, total=run.total)
-    if refused := run.total - run.valid - run.unclear:
-        said = gettext("%(said)s Refused: %(n)s.", said=said, n=refused)
-    if run.unclear:
-        said = gettext("%(said)s No clear answer: %(n)s.", said=said, n=run.unclear)
-    return said, "success" if run.valid == run.total else "warning"
-
-
 def _fits(account: Account, wanted: Mapping[str, str]) -> bool:
     is_kind = wanted["provider"] in ("", account.provider) and wanted["state"] in ("", _state(account))
     return is_kind and wanted["name"].strip().casefold() in account.name.casefold()
-
-
-def _typed_priorities() -> dict[int, str]:
-    """By account, what a person changed from what the list showed. The others may have changed since: they stay."""
-    found = [(PRIORITY.fullmatch(name), value) for name, value in request.form.items()]
-    return {int(field[1]): value for field, value in found if field and value.strip() != field[2]}
-
-
-def _save_priorities(typed: Words) -> dict[int, str]:
-    """All or, when one is refused, none: by account, why."""
-    known = {account.id: account for account in accounts().all()}
-    refused = dict(_refused(typed, known))
-    if not refused:
-        for account_id, value in typed.items():
-            accounts().update(account_id, {"priority": int(value)})
-    return refused
-
-
-def _refused(typed: Words, known: Mapping[int, Account]) -> Iterator[tuple[int, str]]:
-    for account_id, value in typed.items():
-        account = known.get(account_id)
-        if account is None:
-            yield account_id, gettext("This was deleted meanwhile.")
-            continue
-        try:
-            account_fields.provider(account.provider)
-            number = int(value) if WHOLE.fullmatch(value) else None
-            account_fields.checked(account.provider, {"priority": number}, current_app.extensions["settings"])
-        except FieldError as error:
-            said = (
-                f"{gettext('Priority')} {in_words(error.reason)}"
-                if error.field == "priority"
-                else in_words(error.message)
-            )
-            yield account_id, f"{account.name}: {said}"
 
 
 def _list_address(ticked: Collection[int] = ()) -> str:
@@ -413,23 +343,8 @@ def _kind(is_valid: bool, answered: bool) -> str:
 @bp.post("/cookies/validate")
 def validate_all() -> Response:
     """Asks about every account and leads to the page that shows how far it is."""
-    _validate_these(accounts().all())
+    checks.begin(accounts().all())
     return redirect(url_for(".index"))
-
-
-def _validate_these(chosen: Sequence[Account]) -> bool:
-    """Five at once, for as long as it takes: the request waits for a moment only. False: others are being checked."""
-    if not validation_run.begin(len(chosen)):
-        flash(gettext("Accounts are being checked already. Wait until that is done."), "warning")
-        return False
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined] # the greenlet outlives the request
-    gevent.spawn(_validate, app, [account.id for account in chosen]).join(ENOUGH_FOR_A_FEW)
-    return True
-
-
-def _validate(app: Flask, account_ids: Sequence[int]) -> None:
-    with app.app_context():
-        validation_run.run(accounts(), account_ids)
 
 
 @bp.post("/cookies/<int:account_id>/state")
@@ -459,8 +374,8 @@ def reset(account_id: int) -> Response:
 def act() -> ResponseReturnValue:
     """The list as one form: saves the priorities that were changed, and does what its button says with the accounts
     that are ticked. The script saves a priority at once and wants to know only what came of it."""
-    ticked, typed = request.form.getlist("account", type=int), _typed_priorities()
-    refused = _save_priorities(typed)
+    ticked, typed = request.form.getlist("account", type=int), priorities.typed(request.form)
+    refused = priorities.save(typed)
     if request.accept_mimetypes.best == "application/json":
         return {"refused": refused, "said": gettext("Saved. The next request follows it.")}
     if refused:
@@ -479,7 +394,7 @@ def _act(ticked: Collection[int], what: str) -> Response:
     elif not chosen:
         flash(gettext("What was ticked was deleted meanwhile."), "warning")
     elif what == "validate":
-        return redirect(_list_address(() if _validate_these(chosen) else ticked))
+        return redirect(_list_address(() if checks.begin(chosen) else ticked))
     elif len(chosen) == 1:
         return ONE[what](chosen[0].id)
     else:

@@ -1,6 +1,7 @@
 """The first pages in a real browser: with and without scripts, on a phone and on a wide screen, light and dark."""
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -165,26 +166,55 @@ def test_an_account_is_validated_disabled_and_enabled(
         expect(row(page, name)).to_contain_text(state)
 
 
-@both
-def test_a_priority_is_saved_in_the_list_and_what_is_ticked_stays_so(
-    open_page: Open, session: str, account: str, script: bool
+def test_a_priority_is_saved_by_its_button_and_what_is_ticked_and_typed_stays(
+    open_page: Open, session: str, upstream: Upstream
 ) -> None:
-    page = open_page(session, script)
+    page = open_page(session, script=False)
+    name = add(page, upstream)
     page.goto("/cookies")
-    tick, priority = (page.get_by_role(role, name=account) for role in ("checkbox", "textbox"))  # type: ignore[arg-type]
+    tick, priority = (page.get_by_role(role, name=name) for role in ("checkbox", "textbox"))  # type: ignore[arg-type]
     tick.check()
-    priority.fill("7")
-    with page.expect_navigation():
-        priority.press("Enter")
-    expect(page.get_by_text("Saved. The next request follows it.")).to_be_visible()
-    expect(priority).to_have_value("7")
-    expect(tick).to_be_checked()
-    if script:
-        priority.fill("9")
+    for typed, said in (
+        ("x", f"Nothing was saved. {name}: Priority must be"),
+        ("7", "Saved. The next request follows"),
+    ):
+        priority.fill(typed)
         with page.expect_navigation():
-            priority.blur()
-        expect(priority).to_have_value("9")
+            priority.press("Enter")
+        expect(page.get_by_text(said)).to_be_visible()
+        expect(priority).to_have_value(typed)
         expect(tick).to_be_checked()
+    page.reload()
+    expect(priority).to_have_value("7")
+
+
+def test_priorities_save_themselves_and_the_page_stays(open_page: Open, session: str, upstream: Upstream) -> None:
+    page = open_page(session)
+    names = [add(page, upstream) for _ in range(2)]
+    page.goto("/cookies")
+    one, two = (page.get_by_role("textbox", name=name) for name in names)
+    page.evaluate("window.sameDocument = true")
+    one.fill("x")
+    one.press("Tab")
+    tick = page.get_by_role("checkbox", name=names[1])
+    tick.check()
+    expect(one).to_have_attribute("aria-invalid", "true")
+    expect(one).to_have_accessible_description(re.compile(f"{names[0]}: Priority must be a whole number"))
+    one.fill("-7")
+    one.press("Enter")
+    expect(one).to_have_attribute("aria-invalid", "false")
+    expect(one).to_be_focused()
+    two.fill("8")
+    two.press("Tab")
+    expect(page.locator("#told")).to_have_text("Saved. The next request follows it.")
+    expect(tick).to_be_checked()
+    one.fill("0")  # what it showed at first
+    one.press("Enter")
+    expect(one).to_have_attribute("name", re.compile("-0$"))
+    assert page.evaluate("window.sameDocument")
+    page.reload()
+    expect(one).to_have_value("0")
+    expect(two).to_have_value("8")
 
 
 @both
@@ -227,9 +257,10 @@ def test_deleting_asks_first(open_page: Open, session: str, account: str, script
 
 @both
 def test_validating_all_shows_how_far_it_is_also_after_a_reload(
-    open_page: Open, session: str, upstream: Upstream, account: str, script: bool
+    open_page: Open, session: str, upstream: Upstream, script: bool
 ) -> None:
     page = open_page(session, script)
+    name = add(page, upstream)
     page.goto("/cookies")
     upstream.keys.clear()
     upstream.slow = 2.0
@@ -238,10 +269,104 @@ def test_validating_all_shows_how_far_it_is_also_after_a_reload(
     page.reload()
     expect(page.get_by_text(re.compile(r"Accounts checked: \d+ / \d+"))).to_be_visible()
     upstream.slow = 0.0
-    expect(page.get_by_role("status")).to_contain_text("accounts are valid.", timeout=20_000)
+    if script:
+        expect(page.get_by_role("link", name="Look again")).to_have_count(0)
+    else:
+        wait_for(lambda: GOOD_KEY in upstream.keys and look_again(page))
+    expect(page.get_by_role("status").first).to_contain_text("accounts are valid.", timeout=20_000)
     expect(page.get_by_role("progressbar")).to_have_count(0)
-    expect(row(page, account)).to_contain_text("Active")
+    expect(row(page, name)).to_contain_text("Active")
     assert GOOD_KEY in upstream.keys
+
+
+def look_again(page: Page) -> bool:
+    """Whether the check has ended."""
+    with page.expect_navigation():
+        page.get_by_role("link", name="Look again").click()
+    return page.get_by_role("progressbar").count() == 0
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if done():
+            return
+        time.sleep(0.2)
+    pytest.fail("it never came")
+
+
+def test_the_end_of_a_check_changes_the_rows_and_leaves_what_a_person_does(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session)
+    name = add(page, upstream)
+    page.goto("/cookies")
+    tick, search = page.get_by_role("checkbox", name=name), page.get_by_role("textbox", name="Name", exact=True)
+    upstream.slow = 2.0
+    tick.check()
+    press(page, "Validate")
+    upstream.slow = 0.0
+    tick.check()
+    search.fill("half-ty")
+    page.evaluate("document.querySelector('td.state').textContent = 'of before'")
+    page.evaluate("document.querySelector('.figures').textContent = 'of before'")
+    expect(page.get_by_role("status").first).to_contain_text(f"{name}: The key works", timeout=20_000)
+    expect(page.get_by_text("of before")).to_have_count(0)
+    expect(tick).to_be_checked()
+    expect(search).to_be_focused()
+    expect(search).to_have_value("half-ty")
+
+
+def watching(page: Page, upstream: Upstream, name: str) -> Page:
+    """The list while a check goes on that takes its time."""
+    page.goto("/cookies")
+    upstream.slow = 4.0
+    page.get_by_role("checkbox", name=name).check()
+    press(page, "Validate")
+    upstream.slow = 0.0
+    return page
+
+
+def test_a_check_says_that_nobody_answers_and_goes_on_when_somebody_does(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session)
+    name = add(page, upstream)
+    watching(page, upstream, name)
+    page.evaluate("window.really = fetch; window.fetch = () => Promise.reject(new Error('away')); 0")
+    expect(page.get_by_text("The server does not answer. Asking again.")).to_have_count(1)
+    page.evaluate("window.fetch = really; 0")
+    expect(page.get_by_role("status").first).to_contain_text(f"{name}: The key works", timeout=20_000)
+    expect(page.get_by_text("The server does not answer. Asking again.")).to_have_count(0)
+
+
+def test_whoever_was_signed_out_meanwhile_is_led_to_the_sign_in(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session)
+    name = add(page, upstream)
+    watching(page, upstream, name)
+    page.context.clear_cookies()
+    expect(page).to_have_url(re.compile(r"/login\?next="), timeout=20_000)
+
+
+@both
+def test_a_download_leaves_its_button_as_it_was(
+    open_page: Open, session: str, upstream: Upstream, script: bool
+) -> None:
+    page = open_page(session, script)
+    add(page, upstream)
+    page.goto("/cookies/export")
+    if page.get_by_label("Your password").count():
+        page.get_by_label("Your password").fill(PASSWORD)
+    if script:
+        page.clock.install()
+    export = page.get_by_role("button", name="Export")
+    with page.expect_download():
+        export.click()
+    if script:
+        expect(export).to_have_attribute("aria-busy", "true")
+        page.clock.fast_forward(6_000)
+        expect(export).to_have_attribute("aria-busy", "false")
 
 
 @both

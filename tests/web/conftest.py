@@ -60,5 +60,6 @@ def post(person: FlaskClient) -> Callable[..., str]:
 
 
 def weight(page: TestResponse) -> int:
-    """Of the page with its sheet and script as they are sent, in bytes."""
-    return len(page.data) + sum(len(assets.content(str(ROOT / "static"), name)) for name in assets.KINDS)
+    """Of the page with its sheet and scripts as they are sent, in bytes."""
+    used = re.findall(r'"/static/([\w.]+\.(?:css|js))\b', page.text)
+    return len(page.data) + sum(len(assets.content(str(ROOT / "static"), name)) for name in used)

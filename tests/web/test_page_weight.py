@@ -56,7 +56,12 @@ def everything(letter: str, user_id: int) -> list[Base]:
     rows: list[Base] = []
     for n in range(1, MANY + 1):
         models = [long(other, 256) for other in range(3)]
-        down: dict[str, Any] = {"state": "cooling", "state_reason": long(n, 255), "state_until": soon}
+        down: dict[str, Any] = {
+            "priority": -1_000_000,
+            "state": "cooling",
+            "state_reason": long(n, 255),
+            "state_until": soon,
+        }
         rows += [
             Account(provider="openai", name=long(n, 100), api_key="sk-0123456789", listed_models=models, **down),
             AccountEvent(account_id=1, who=long(n, 80), before="active", after="invalid", reason=long(n, 255)),
