@@ -26,6 +26,8 @@ LOCALES = ("zh_Hans_CN",)
 WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 METHODS = [
     ("opus_api/web/*_pages.py", "python"),
+    ("opus_api/web/checks.py", "python"),
+    ("opus_api/web/priorities.py", "python"),
     ("opus_api/web/console.py", "python"),
     ("opus_api/web/errors.py", "python"),
     ("opus_api/web/forms.py", "python"),
