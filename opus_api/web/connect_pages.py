@@ -1,22 +1,26 @@
 """How to set up a client, word for word, with a key made here and now; and whether its first request has come."""
 
+import secrets
 import time
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import current_app, make_response, render_template, request, url_for
+from flask import current_app, flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from flask_login import current_user
 
+from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.gateway.gateway import Gateway
 from opus_api.models import ApiKey, now
-from opus_api.services import api_keys, first_requests
+from opus_api.services import api_keys, done_calls, first_requests
 from opus_api.services.first_requests import Finding, Wanted
 from opus_api.web import brief, contacts, snippets
 from opus_api.web.auth import caller_ip
 from opus_api.web.console import page_blueprint
+from opus_api.wire.errors import Conflict
 
 bp = page_blueprint("connect_pages")
 
@@ -34,12 +38,29 @@ def index() -> str:
 
 
 @bp.post("/connect")
-def fresh_key() -> str:
-    """The same page with a key that was made for it. It is shown here and never again."""
+def fresh_key() -> ResponseReturnValue:
+    """The same page with a key that was made for it. It is shown here and never again, also not when this is loaded
+    again: each form makes one key."""
+    if not _is_first(request.form.get("once", "")):
+        flash(
+            gettext("This key was made already and is not shown again. Make another one if you have no copy."),
+            "warning",
+        )
+        return redirect(url_for(".index", model=request.form.get("model"), client=request.values.get("client")))
     began = time.time()
     name = gettext("Connect %(moment)s", moment=now().strftime("%Y-%m-%d %H:%M:%S"))
     key, value = api_keys.create(current_app.extensions["installation"].pepper, {"name": name})
     return _page(key, value, began)
+
+
+def _is_first(form: str) -> bool:
+    """Whether this form was not sent before, to any worker."""
+    name = crypto.keyed_hash(current_app.extensions["installation"].pepper, f"connect {current_user.id} {form}")
+    db.session.rollback()  # its connection goes back first, as for every done call
+    try:
+        return done_calls.begin(db.engine, name, "") is None
+    except Conflict:  # nobody says what it gave: that was the key
+        return False
 
 
 def _page(key: ApiKey | None, value: str, since: float) -> str:
@@ -51,6 +72,8 @@ def _page(key: ApiKey | None, value: str, since: float) -> str:
         "connect/index.html",
         code=snippets.snippets(address, value, model),
         key=key,
+        shown_once=key is not None,
+        once=secrets.token_urlsafe(12),
         value=value,
         model=model,
         models=brief.light(names, MOST_NAMES),

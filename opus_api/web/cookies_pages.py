@@ -23,14 +23,24 @@ from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web import brief, checks, priorities
 from opus_api.web.auth import person
-from opus_api.web.console import keeps_typed, page_blueprint
+from opus_api.web.console import error_page, keeps_typed, page_blueprint
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
 from opus_api.web.languages import in_words, reason_in_words
 from opus_api.web.priorities import Words
-from opus_api.wire.errors import ApiError
+from opus_api.wire.errors import ApiError, NotFound
 
 bp = page_blueprint("cookies_pages")
+
+
+@bp.errorhandler(NotFound)
+def _say_gone(error: NotFound) -> ResponseReturnValue:
+    """What a page still shows may be deleted by somebody else: the list tells, and has the others."""
+    if request.method == "GET":
+        return error_page(error.status, in_words(error.message))
+    flash(gettext("This account was deleted meanwhile. Nothing was changed."), "error")
+    return redirect(url_for(".index"))
+
 
 # A page stays under 60 KB with its sheet and script.
 PER_PAGE, WORDS = 20, 2150  # bytes of names, reasons and models
@@ -213,7 +223,7 @@ def _upstream(name: str) -> Upstream:
 @keeps_typed
 def create() -> ResponseReturnValue:
     """Saves the account whatever its provider says now, then shows what that was."""
-    upstream = _upstream(request.form.get("provider", "morph"))
+    upstream = _upstream(request.values.get("provider", "morph"))
     form = account_form(upstream)()
     if form.validate_on_submit():
         try:
@@ -263,7 +273,7 @@ def _rule_form(account: Account) -> RuleForm:
     return form
 
 
-@bp.post("/cookies/<int:account_id>/rule")
+@bp.post("/cookies/<int:account_id>/saved")
 def rule(account_id: int) -> ResponseReturnValue:
     """Saves ``claude-*`` -> the chosen model into the account's model map."""
     account = accounts().get(account_id)
@@ -284,15 +294,16 @@ def rule(account_id: int) -> ResponseReturnValue:
 def edit(account_id: int) -> str:
     """The form of an account; secrets show their last characters at most."""
     account = accounts().get(account_id)
-    return _edit_page(account, _edit_form(account)(formdata=None, data=_editable(account)))
+    return _edit_page(account, _edit_form(account).showing(_editable(account)))
 
 
 @bp.post("/cookies/<int:account_id>/edit")
 @keeps_typed
 def update(account_id: int) -> ResponseReturnValue:
     """Changes what differs; a secret left empty stays."""
-    form = _edit_form(accounts().get(account_id))()
-    if form.validate_on_submit():
+    account = accounts().get(account_id)
+    form, present = _edit_form(account)(), _edit_form(account).showing(_editable(account))
+    if form.validate_on_submit() and not form.is_overtaken(present):
         try:
             account = accounts().update(account_id, form.body())
             flash(gettext("Saved. %(name)s uses it from the next request on.", name=account.name), "success")

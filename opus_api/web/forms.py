@@ -3,14 +3,16 @@
 Fields are named as the JSON API names them, so that ``body()`` is what the API would have been sent.
 """
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from flask_babel import gettext
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
 from wtforms import (
+    BooleanField,
     Field,
     Form,
     FormField,
@@ -30,10 +32,15 @@ from opus_api.services.values import FieldError
 from opus_api.upstreams import base
 from opus_api.upstreams.amazonq_login import BUILDER_ID
 from opus_api.upstreams.amazonq_service import DEFAULT_REGION
+from opus_api.web.brief import brief
 from opus_api.web.languages import in_words
 from opus_api.wire.errors import ApiError
 
 SECRETS = ("api_key", "session_key")
+OVERTAKEN = _l(
+    "Somebody changed this after you had opened it, perhaps you in another tab. Nothing was saved: look at the fields "
+    "below, then save again to put what stands there in its place."
+)
 OUT_OF_DATE = _l(
     "The page you came from is out of date. Nothing was saved: look through what you typed and press the button again."
 )
@@ -157,6 +164,11 @@ class PageForm(FlaskForm):
             field.errors = [*field.errors, f"{field.label.text} {said}" if continues else said]
         self.ask_again()
 
+    def leaves(self) -> Iterator[Field]:
+        """Every field that holds a value."""
+        for field in self:
+            yield from field.form if isinstance(field, FormField) else (field,)
+
     def _named(self, name: str) -> Field | None:
         """The field that ``name``, ``options.name`` or ``name[3]`` speaks of."""
         outer, _, inner = name.partition("[")[0].partition(".")
@@ -164,6 +176,54 @@ class PageForm(FlaskForm):
         if isinstance(field, FormField):
             field = field.form._fields.get(inner)
         return field
+
+
+class SharedForm(PageForm):
+    """A form of what others change, too: saving it never undoes unseen what they saved meanwhile."""
+
+    version = HiddenField()  # a mark of each value that the page was made from
+
+    @classmethod
+    def showing(cls, values: Mapping[str, Any]) -> Self:
+        """The form as it is shown first."""
+        form = cls(formdata=None, data=values)
+        form.version.data = " ".join(f"{field.name}={_mark(field)}" for field in form._values())
+        return form
+
+    def is_overtaken(self, present: Self) -> bool:
+        """Whether saving would undo a change that came after the page was made. It is then told at its field, and the
+        next save is meant."""
+        marks = dict(part.split("=") for part in (self.version.data or "").split() if part.count("=") == 1)
+        found = False
+        for field, other in zip(self._values(), present._values(), strict=True):
+            was_changed = marks.get(field.name, _mark(other)) != _mark(other)
+            if was_changed and (field.data or None) != (other.data or None):
+                field.errors = [*field.errors, _changed_to(other)]
+                found = True
+        if found:
+            self.form_errors.append(str(OVERTAKEN))
+            self.version.data = present.version.data
+            self.ask_again()
+        return found
+
+    def _values(self) -> list[Field]:
+        return [field for field in self.leaves() if not isinstance(field, HiddenField)]
+
+
+def _mark(field: Field) -> str:
+    # Of a secret its end, which is shown.
+    said = field.render_kw["placeholder"] if isinstance(field, SecretField) else repr(field.data or None)
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
+
+
+def _changed_to(field: Any) -> str:
+    if isinstance(field, BooleanField):
+        said = gettext("On") if field.data else gettext("Off")
+    elif isinstance(field, SelectField):
+        said = next((str(choice[1]) for choice in field.iter_choices() if choice[2]), "")
+    else:
+        said = field.render_kw["placeholder"] if isinstance(field, SecretField) else field._value()
+    return str(gettext("Was changed elsewhere meanwhile, to: %(value)s", value=brief(said, 150) or "–"))
 
 
 # --- Sign-in --------------------------------------------------------------------------------------------------------
@@ -215,7 +275,7 @@ class PasswordForm(PageForm):
 # --- Accounts -------------------------------------------------------------------------------------------------------
 
 
-class AccountForm(PageForm):
+class AccountForm(SharedForm):
     """What every provider's accounts have; ``account_form`` adds what one provider asks for."""
 
     name = StringField(

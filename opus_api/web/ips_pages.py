@@ -72,7 +72,7 @@ def index() -> str:
     return _page(BlockForm(formdata=None, data=given))
 
 
-@bp.post("/ips/block")
+@bp.post("/ips")
 @keeps_typed
 def block() -> ResponseReturnValue:
     """Blocks; one's own address only when asked for a second time."""

@@ -10,7 +10,7 @@ from wtforms.validators import InputRequired, Optional
 from wtforms.widgets import DateTimeLocalInput
 
 from opus_api.services.values import rfc3339
-from opus_api.web.forms import LinesField, PageForm, WholeNumberField, _stripped
+from opus_api.web.forms import LinesField, SharedForm, WholeNumberField, _stripped
 
 LIMIT_LABELS = {
     "rpm": _l("Requests / min"),
@@ -52,7 +52,7 @@ LimitsForm = type(
 )
 
 
-class KeyForm(PageForm):
+class KeyForm(SharedForm):
     name = StringField(
         _l("Name"),
         [InputRequired(_l("Give the key a name."))],

@@ -152,7 +152,8 @@ def create() -> ResponseReturnValue:
         owner: Installation = current_app.extensions["installation"]
         try:
             key, value = api_keys.create(owner.pepper, form.body())
-            return render_template("keys/made.html", row=row_of(key, UNUSED), value=value, model=_example(key.models))
+            shown = {"row": row_of(key, UNUSED), "value": value, "model": _example(key.models)}
+            return render_template("keys/made.html", shown_once=True, **shown)
         except ApiError as error:
             form.refuse(error)
     return render_template("keys/new.html", form=form)
@@ -170,14 +171,14 @@ def _example(models: Sequence[str] | None) -> str:
 def edit(key_id: int) -> str:
     """The form of a key; of one that is revoked what there was."""
     key = api_keys.get(key_id)
-    return _edit_page(key, KeyForm(formdata=None, data=_editable(key)))
+    return _edit_page(key, KeyForm.showing(_editable(key)))
 
 
 @bp.post("/keys/<int:key_id>/edit")
 @keeps_typed
 def update(key_id: int) -> ResponseReturnValue:
-    form = KeyForm()
-    if form.validate_on_submit():
+    form, present = KeyForm(), KeyForm.showing(_editable(api_keys.get(key_id)))
+    if form.validate_on_submit() and not form.is_overtaken(present):
         try:
             key = api_keys.update(key_id, form.body())
             flash(gettext("Saved. %(name)s follows it from the next request on.", name=key.name), "success")
@@ -201,9 +202,12 @@ def _edit_page(key: ApiKey, form: KeyForm) -> str:
 
 
 @bp.get("/keys/<int:key_id>/revoke")
-def revoke(key_id: int) -> str:
-    """Asks first."""
-    return render_template("keys/revoke.html", row=row_of(api_keys.get(key_id), UNUSED))
+def revoke(key_id: int) -> ResponseReturnValue:
+    """Asks first; of a key that is revoked its page says so."""
+    key = api_keys.get(key_id)
+    if key.revoked_at is not None:
+        return redirect(url_for(".edit", key_id=key_id))
+    return render_template("keys/revoke.html", row=row_of(key, UNUSED))
 
 
 @bp.post("/keys/<int:key_id>/revoke")

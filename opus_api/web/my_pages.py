@@ -44,7 +44,7 @@ def show() -> ResponseReturnValue:
         form.refuse(error)
         status = error.status if isinstance(error, RateLimited) else 200
         return make_response(render_template("my/index.html", form=form), status, dict(error.headers))
-    return render_template("my/usage.html", **_usage(key))
+    return render_template("my/usage.html", shown_once=True, **_usage(key))
 
 
 def _known(value: str, ip: str) -> KeyValue:

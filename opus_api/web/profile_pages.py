@@ -16,7 +16,7 @@ from opus_api.services import users
 from opus_api.web import auth
 from opus_api.web.console import page_blueprint
 from opus_api.web.forms import PasswordForm
-from opus_api.wire.errors import ApiError, RateLimited
+from opus_api.wire.errors import ApiError, NotFound, RateLimited
 
 bp = page_blueprint("profile_pages")
 
@@ -61,7 +61,7 @@ def index() -> str:
     return _page(PasswordForm(formdata=None))
 
 
-@bp.post("/profile/password")
+@bp.post("/profile")
 def change_password() -> ResponseReturnValue:
     """Ends all other sign-ins; this one goes on."""
     form = PasswordForm()
@@ -79,7 +79,11 @@ def change_password() -> ResponseReturnValue:
 @bp.post("/profile/sign-ins/<int:session_id>/end")
 def end(session_id: int) -> Response:
     """Ends one of one's own; this one as signing out does."""
-    session = users.sign_in(current_user.user, session_id)
+    try:
+        session = users.sign_in(current_user.user, session_id)
+    except NotFound:
+        flash(gettext("This sign-in has ended already."))
+        return redirect(url_for(".index"))
     if session.id == current_user.session.id:
         auth.end_page_session()
         flash(gettext("You are signed out."), "success")

@@ -159,7 +159,7 @@ def test_another_key_is_named(
     row = db.session.query(ApiKey).one()
     row.name = "first"
     db.session.commit()
-    other = code(post("/connect"), "key")
+    other = code(post("/connect", once="another form"), "key")
     assert ask(client, other).status_code == 200
     assert "with the key “Connect" in status()
 

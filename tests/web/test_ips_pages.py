@@ -25,10 +25,10 @@ def test_strangers_are_led_to_the_sign_in(client: FlaskClient, path: str) -> Non
 
 def test_an_address_is_blocked_listed_and_let_in_again(person: FlaskClient, post: Post) -> None:
     assert "Nobody is kept out" in person.get("/ips").text
-    page = post("/ips/block", ip="192.0.2.7", reason="guesses keys", expires_in="86400")
+    page = post("/ips", ip="192.0.2.7", reason="guesses keys", expires_in="86400")
     for part in ("192.0.2.7/32 is blocked.", "guesses keys", "in 24 h"):
         assert part in page
-    post("/ips/block", ip="198.51.100.9/24", reason="", expires_in="")
+    post("/ips", ip="198.51.100.9/24", reason="", expires_in="")
     assert rules() == {"192.0.2.7/32": "guesses keys", "198.51.100.0/24": ""}
     assert "198.51.100.0/24 may come in again." in post("/ips/unblock", cidr="198.51.100.0/24")
     assert list(rules()) == ["192.0.2.7/32"]
@@ -44,12 +44,12 @@ def test_the_form_is_filled_in_by_the_page_that_leads_here(person: FlaskClient) 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "127.0.0.0/8"])
 def test_ones_own_address_is_blocked_only_when_asked_for_twice(post: Post, ip: str) -> None:
-    page = post("/ips/block", ip=ip, reason="kept", expires_in="3600")
+    page = post("/ips", ip=ip, reason="kept", expires_in="3600")
     assert "This is the address you come from." in page
     assert f'value="{ip}"' in control(page, "ip")
     assert 'value="kept"' in control(page, "reason")
     assert rules() == {}
-    post("/ips/block", ip=ip, reason="kept", expires_in="3600", own="y")
+    post("/ips", ip=ip, reason="kept", expires_in="3600", own="y")
     assert list(rules().values()) == ["kept"]
 
 
@@ -64,14 +64,14 @@ def test_ones_own_address_is_blocked_only_when_asked_for_twice(post: Post, ip: s
     ],
 )
 def test_bad_input_is_shown_at_its_field_and_kept(post: Post, form: dict[str, str], field: str, sentence: str) -> None:
-    page = post("/ips/block", **{"expires_in": "", **form})
+    page = post("/ips", **{"expires_in": "", **form})
     assert sentence in page
     assert 'aria-invalid="true"' in control(page, field)
     assert form["ip"] in control(page, "ip")
     assert rules() == {}
 
 
-@pytest.mark.parametrize("path", ["/ips/block", "/ips/unblock"])
+@pytest.mark.parametrize("path", ["/ips", "/ips/unblock"])
 def test_a_form_without_its_token_changes_nothing(person: FlaskClient, path: str) -> None:
     db.session.add(IpRule(cidr="192.0.2.0/24", reason=""))
     db.session.commit()
@@ -150,7 +150,7 @@ def test_changes_are_filtered_by_who_and_what_in_the_address(person: FlaskClient
 
 
 def test_who_blocked_and_unblocked_an_address_is_told(person: FlaskClient, post: Post) -> None:
-    post("/ips/block", ip="192.0.2.7", reason="guesses keys", expires_in="")
+    post("/ips", ip="192.0.2.7", reason="guesses keys", expires_in="")
     post("/ips/unblock", cidr="192.0.2.7/32")
     changes = db.session.query(Change).order_by(Change.id).all()
     terms = {"reason": "guesses keys", "expires_at": None}

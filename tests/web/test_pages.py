@@ -144,7 +144,7 @@ def test_plain_http_over_a_network_is_pointed_out(client: FlaskClient, base_url:
     assert ("Plain http" in client.get("/login", base_url=base_url).text) is shown
 
 
-@pytest.mark.parametrize("name", ["validate", "state", "reset", "rule", "delete", "edit"])
+@pytest.mark.parametrize("name", ["validate", "state", "reset", "saved", "delete", "edit"])
 def test_a_form_without_its_token_changes_nothing(person: FlaskClient, name: str) -> None:
     account = add()
     answer = person.post(f"/cookies/{account.id}/{name}", data={"state": "disabled"})
@@ -374,8 +374,8 @@ def test_the_first_account_of_a_kind_without_claude_names_is_offered_a_rule(
     assert "is answered by" in page
     account = db.session.query(Account).one()
     assert account.model_map == {}
-    assert "lists no model of this name" in post(f"/cookies/{account.id}/rule", model="model-of-mine")
-    post(f"/cookies/{account.id}/rule", model="model-b")
+    assert "lists no model of this name" in post(f"/cookies/{account.id}/saved", model="model-of-mine")
+    post(f"/cookies/{account.id}/saved", model="model-b")
     db.session.refresh(account)
     assert account.model_map == {"claude-*": "model-b"}
     page = post("/cookies/new", provider="openai", name="Second", api_key=KEY, base_url=provider.url)

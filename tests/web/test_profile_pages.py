@@ -80,7 +80,7 @@ def test_signing_out_everywhere_ends_all_of_them(person: FlaskClient, post: Post
 
 def test_the_password_is_changed_here_and_other_sign_ins_end(person: FlaskClient, post: Post, admin: User) -> None:
     begin(admin, "jwt")
-    page = post("/profile/password", old_password=PASSWORD, new_password="a better password")
+    page = post("/profile", old_password=PASSWORD, new_password="a better password")
     assert "Your password is changed." in page
     assert "<h1>admin</h1>" in page
     assert len(alive()) == 1
@@ -98,7 +98,7 @@ def test_a_password_that_will_not_do_is_refused_at_its_field(
     post: Post, admin: User, form: dict[str, str], field: str, sentence: str
 ) -> None:
     before = admin.password_hash
-    page = post("/profile/password", **form)
+    page = post("/profile", **form)
     assert sentence in page
     assert 'aria-invalid="true"' in control(page, field)
     assert "Where you are signed in" in page
@@ -106,7 +106,7 @@ def test_a_password_that_will_not_do_is_refused_at_its_field(
     assert admin.password_hash == before
 
 
-@pytest.mark.parametrize("path", ["/profile/password", "/profile/sign-ins/end", "/profile/sign-ins/1/end"])
+@pytest.mark.parametrize("path", ["/profile", "/profile/sign-ins/end", "/profile/sign-ins/1/end"])
 def test_a_form_without_its_token_changes_nothing(person: FlaskClient, path: str) -> None:
     before = alive()
     assert person.post(path).status_code == 400
