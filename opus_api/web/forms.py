@@ -6,6 +6,7 @@ Fields are named as the JSON API names them, so that ``body()`` is what the API 
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Self
 
 from flask_babel import gettext
@@ -37,6 +38,7 @@ from opus_api.web.languages import in_words
 from opus_api.wire.errors import ApiError
 
 SECRETS = ("api_key", "session_key")
+MARK = 4  # characters, for a page has little room
 OVERTAKEN = _l(
     "Somebody changed this after you had opened it, perhaps you in another tab. Nothing was saved: look at the fields "
     "below, then save again to put what stands there in its place."
@@ -187,17 +189,18 @@ class SharedForm(PageForm):
     def showing(cls, values: Mapping[str, Any]) -> Self:
         """The form as it is shown first."""
         form = cls(formdata=None, data=values)
-        form.version.data = " ".join(f"{field.name}={_mark(field)}" for field in form._values())
+        form.version.data = "".join(map(_mark, form._values()))
         return form
 
     def is_overtaken(self, present: Self) -> bool:
         """Whether saving would undo a change that came after the page was made. It is then told at its field, and the
         next save is meant."""
-        marks = dict(part.split("=") for part in (self.version.data or "").split() if part.count("=") == 1)
+        marks = wrap(self.version.data or "", MARK)
         found = False
-        for field, other in zip(self._values(), present._values(), strict=True):
-            was_changed = marks.get(field.name, _mark(other)) != _mark(other)
-            if was_changed and (field.data or None) != (other.data or None):
+        for field, other, shown in zip(
+            self._values(), present._values(), marks, strict=False
+        ):  # no marks: sent by no page
+            if shown != _mark(other) and (field.data or None) != (other.data or None):
                 field.errors = [*field.errors, _changed_to(other)]
                 found = True
         if found:
@@ -213,7 +216,7 @@ class SharedForm(PageForm):
 def _mark(field: Field) -> str:
     # Of a secret its end, which is shown.
     said = field.render_kw["placeholder"] if isinstance(field, SecretField) else repr(field.data or None)
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
+    return hashlib.sha256(said.encode()).hexdigest()[:MARK]
 
 
 def _changed_to(field: Any) -> str:
