@@ -34,6 +34,8 @@ METHODS = [
     ("opus_api/web/*_forms.py", "python"),
     ("opus_api/services/**.py", "python"),
     ("opus_api/transport/guard.py", "python"),
+    ("opus_api/upstreams/amazonq_probe.py", "python"),
+    ("opus_api/upstreams/models_list.py", "python"),
     ("templates/**.html", "jinja2"),
 ]
 # Besides the usual gettext names: refusals, whose texts forms and error pages look up when they show them.

@@ -45,6 +45,7 @@
       if (name[1] !== "opus") raw.append(`${text}\n\n`);
       on[name[1]]?.(JSON.parse(data[1]));
     };
+    let id;
     busy(true);
     stop.hidden = false;
     stop.onclick = () => halt.abort();
@@ -52,6 +53,7 @@
     message.value = "";
     try {
       const response = await fetch(location.href, { method: "POST", body, headers: { Accept: "text/event-stream" }, signal: halt.signal });
+      id = response.headers.get("request-id");
       // Signed out, or the page is too old: what a form is told then leads on, and nothing is lost.
       if ([400, 401].includes(response.status) && response.headers.get("content-type").startsWith("text/html")) {
         message.value = mine;
@@ -68,7 +70,8 @@
         events.forEach(hear);
       }
     } catch (error) {
-      if (error.name !== "AbortError") fail(error.message, error.id);
+      if (error.name !== "AbortError") fail(error.message, error.id || id);
+      else if (id) { log.href = `/logs/${id}`; line.hidden = false; }
     }
     const content = blocks.filter((block) => block && (block.text || block.signature));
     if (content.length) conversation.value = JSON.stringify([...JSON.parse(conversation.value), { role: "user", content: mine }, { role: "assistant", content }]);

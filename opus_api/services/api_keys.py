@@ -43,7 +43,7 @@ def create(pepper: bytes, data: Mapping[str, Any]) -> tuple[ApiKey, str]:
         override=values.flag("override", data.get("override", False)),
         models=values.patterns("models", data.get("models")),
         limits=_limits(data.get("limits")),
-        expires_at=values.moment("expires_at", data.get("expires_at")),
+        expires_at=_end(data.get("expires_at")),
     )
     db.session.add(key)
     audit.note_own(_noted(name), None, LIVE)
@@ -69,7 +69,7 @@ def update(key_id: int, data: Mapping[str, Any]) -> ApiKey:
     if "limits" in data:
         changed["limits"] = _limits(data["limits"])
     if "expires_at" in data:
-        changed["expires_at"] = values.moment("expires_at", data["expires_at"])
+        changed["expires_at"] = _end(data["expires_at"], key.expires_at)
     settings.alone()
     if key.revoked_at is not None:
         raise Conflict("This key is revoked; create another one.")
@@ -172,6 +172,14 @@ def checked_value(field: str, given: Any) -> str:
     if any(not " " < character <= "~" for character in value):
         raise FieldError(field, "must be printable ASCII without spaces, because it travels in a header.")
     return value
+
+
+def _end(given: Any, before: datetime | None = None) -> datetime | None:
+    """Until when a key works. One that has expired already may be sent back with its end. Raises FieldError."""
+    end = values.moment("expires_at", given)
+    if end is not None and end <= now() and (before is None or before > now()):
+        raise FieldError("expires_at", "must lie ahead.")
+    return end
 
 
 def _limits(given: Any) -> dict[str, int]:

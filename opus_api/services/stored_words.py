@@ -9,6 +9,11 @@ REASONS = (
     Phrase("rate limit reached"),
     Phrase("quota or credit used up"),
     Phrase("suspended"),
+    Phrase("The key was refused (%(status)s): %(said)s"),
+    Phrase("The access token was refused; sign in again."),
+    Phrase("The service answered %(status)s: %(said)s"),
+    Phrase("The key works, but its rate or quota is used up."),
+    Phrase("The account works, but its rate or quota is used up."),
     Phrase("credential refused %(n)s times: %(why)s"),
     Phrase("failed %(n)s times: %(why)s"),
 )

@@ -18,6 +18,7 @@ from opus_api.upstreams.amazonq_service import (
 )
 from opus_api.upstreams.base import Credentials, Failure, Probe, Verdict
 from opus_api.wire import jsons
+from opus_api.wire.errors import Phrase
 from opus_api.wire.http import Flow, HttpResponse
 from opus_api.wire.request import Body
 
@@ -47,14 +48,16 @@ def probe(credentials: Credentials) -> Flow[Probe]:
 
 def refused(response: HttpResponse, failure: Failure) -> Probe:
     if response.status == 200:
-        return Probe(False, "The service did not answer with a list of models; is the base URL right?", failure=failure)
+        wrong = Phrase("The service did not answer with a list of models; is the base URL right?")
+        return Probe(False, wrong, failure=failure)
     if failure.verdict in (Verdict.RATE, Verdict.QUOTA):
-        return Probe(True, "The account works, but its rate or quota is used up.", failure=failure)
+        return Probe(True, Phrase("The account works, but its rate or quota is used up."), failure=failure)
     if failure.verdict is Verdict.SUSPENDED:
         return Probe(False, "suspended", failure=failure)
     if failure.verdict is Verdict.EXPIRED:
-        return Probe(False, "The access token was refused; sign in again.", failure=failure)
-    return Probe(False, f"The service answered {response.status}: {failure.message}", failure=failure)
+        return Probe(False, Phrase("The access token was refused; sign in again."), failure=failure)
+    said = Phrase("The service answered %(status)s: %(said)s", status=response.status, said=failure.message)
+    return Probe(False, said, failure=failure)
 
 
 def _found(models: int, quota: Mapping[str, Any] | None) -> str:

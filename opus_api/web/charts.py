@@ -137,7 +137,7 @@ def span_of(ms: float) -> str:
 
 def short(value: float) -> str:
     """A number as an axis says it: 950, 1.2k, 3M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:  # which three digits round up to it
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"

@@ -6,7 +6,7 @@ from flask_babel import gettext
 from flask_babel import lazy_gettext as _l
 from wtforms import HiddenField, SelectField, StringField, TextAreaField, ValidationError
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # its stubs are of WTForms 3.2
-from wtforms.validators import InputRequired
+from wtforms.validators import DataRequired
 
 from opus_api.web.forms import PageForm, WholeNumberField
 from opus_api.wire import jsons
@@ -22,7 +22,7 @@ THINKING: list[SelectChoice] = [
 class ChatForm(PageForm):
     model = StringField(
         _l("Model"),
-        [InputRequired(_l("Name a model."))],
+        [DataRequired(_l("Name a model."))],
         render_kw={"list": "models", "autocomplete": "off", "spellcheck": "false"},
     )
     account_id = SelectField(_l("Account"), coerce=int, default=0)
@@ -30,7 +30,7 @@ class ChatForm(PageForm):
     max_tokens = WholeNumberField(_l("Tokens at most"), default=2048, empty=2048)
     thinking = SelectField(_l("Thinking"), choices=THINKING, default="")
     conversation = HiddenField(default="[]")
-    message = TextAreaField(_l("Message"), [InputRequired(_l("Write a message."))], render_kw={"rows": 3})
+    message = TextAreaField(_l("Message"), [DataRequired(_l("Write a message."))], render_kw={"rows": 3})
 
     def validate_conversation(self, field: HiddenField) -> None:
         """What was said before, as the page had it."""

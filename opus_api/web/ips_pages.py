@@ -88,8 +88,17 @@ def block() -> ResponseReturnValue:
     except ApiError as error:
         form.refuse(error)
         return _page(form)
-    flash(gettext("%(cidr)s is blocked.", cidr=rule.cidr), "success")
+    flash(_said(form.ip.data or "", rule.cidr), "success")
     return redirect(url_for(".index"))
+
+
+def _said(given: str, cidr: str) -> str:
+    """What is blocked; of an IPv6 address that is more than was typed."""
+    if ":" in cidr and "/" not in given:
+        said = gettext("%(cidr)s is blocked, the whole network of %(address)s.", cidr=cidr, address=given)
+    else:
+        said = gettext("%(cidr)s is blocked.", cidr=cidr)
+    return str(said)
 
 
 @bp.post("/ips/unblock")

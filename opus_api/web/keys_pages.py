@@ -18,7 +18,7 @@ from opus_api.services.overview import Period
 from opus_api.services.settings import Installation
 from opus_api.state import StateUnavailable
 from opus_api.web import brief
-from opus_api.web.console import keeps_typed, page_blueprint
+from opus_api.web.console import keeps_typed, page_blueprint, visible
 from opus_api.web.key_forms import LIMIT_LABELS, KeyForm
 from opus_api.wire.errors import ApiError
 
@@ -67,7 +67,7 @@ def _state(key: ApiKey) -> str:
 def row_of(key: ApiKey, usage: Mapping[str, Any]) -> Row:
     return Row(
         id=key.id,
-        name=key.name,
+        name=visible(key.name),
         hint=key.hint,
         state=_state(key),
         models=key.models or [],
@@ -181,7 +181,7 @@ def update(key_id: int) -> ResponseReturnValue:
     if form.validate_on_submit() and not form.is_overtaken(present):
         try:
             key = api_keys.update(key_id, form.body())
-            flash(gettext("Saved. %(name)s follows it from the next request on.", name=key.name), "success")
+            flash(gettext("Saved. %(name)s follows it from the next request on.", name=visible(key.name)), "success")
             return redirect(url_for(".index"))
         except ApiError as error:
             form.refuse(error)
@@ -214,5 +214,5 @@ def revoke(key_id: int) -> ResponseReturnValue:
 def end(key_id: int) -> Response:
     key = api_keys.get(key_id)
     api_keys.revoke(key)
-    flash(gettext("%(name)s is revoked.", name=key.name), "success")
+    flash(gettext("%(name)s is revoked.", name=visible(key.name)), "success")
     return redirect(url_for(".index"))

@@ -22,7 +22,7 @@ from opus_api.services.logs import Filter
 from opus_api.services.values import FieldError
 from opus_api.web import brief, charts, faces
 from opus_api.web.console import page_blueprint, visible
-from opus_api.web.forms import LogForm
+from opus_api.web.forms import OUTCOMES, LogForm
 from opus_api.wire.errors import NotFound
 
 bp = page_blueprint("logs_pages")
@@ -149,7 +149,9 @@ def _names(rows: Sequence[Mapping[str, Any]], choices: Mapping[str, Any], said: 
 
 
 def _named(by: str, name: str, names: Names) -> str:
-    """What a person reads for an id; keys and accounts can be gone."""
+    """What a person reads for an id or an outcome; keys and accounts can be gone."""
+    if by == "outcome":
+        return str(dict(OUTCOMES).get(name, name))
     return names[by].get(name, f"#{name}") if by in names else name
 
 

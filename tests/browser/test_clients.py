@@ -1,6 +1,7 @@
 """Setting up a client and trying it, in a real browser: with and without scripts."""
 
 import json
+import re
 import urllib.request
 from collections.abc import Callable
 
@@ -73,6 +74,7 @@ def test_an_answer_can_be_stopped_and_an_error_is_told_in_words(open_page: Open,
     expect(page.locator(".turn.assistant .text")).to_contain_text("This is practice")
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    expect(page.get_by_role("link", name="Its row in the log")).to_have_attribute("href", re.compile("/logs/req_"))
     page.get_by_label("Message").fill("[[practice:cut]] now")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("alert")).to_be_visible()

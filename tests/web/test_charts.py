@@ -14,7 +14,18 @@ def test_a_scale_ends_with_a_round_number(value: float, top: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "value, said", [(0, "0"), (950, "950"), (1200, "1.2k"), (2_500_000, "2.5M"), (3e9, "3G"), (99_950, "100k")]
+    "value, said",
+    [
+        (0, "0"),
+        (950, "950"),
+        (1200, "1.2k"),
+        (2_500_000, "2.5M"),
+        (3e9, "3G"),
+        (99_950, "100k"),
+        (999_950, "1M"),
+        (1e12, "1T"),
+        (1e15, "1P"),
+    ],
 )
 def test_an_axis_says_numbers_shortly(value: float, said: str) -> None:
     assert charts.short(value) == said

@@ -54,6 +54,13 @@ def test_who_answered_is_told_in_the_language_of_the_page(person: FlaskClient) -
     assert "输入" in json.loads(answer.text.rpartition("data: ")[2])["said"]
 
 
+@pytest.mark.parametrize("field, said", [("message", "Write a message."), ("model", "Name a model.")])
+def test_spaces_alone_are_nothing(app: Flask, post: Callable[..., str], field: str, said: str) -> None:
+    assert said in post("/chat", **{**FORM, field: " \n "})
+    app.extensions["recorder"].flush()
+    assert db.session.query(RequestLog).count() == 0
+
+
 def test_it_is_logged_without_a_key(app: Flask, post: Callable[..., str]) -> None:
     post("/chat", **FORM)
     app.extensions["recorder"].flush()

@@ -35,6 +35,11 @@ def test_an_address_is_blocked_listed_and_let_in_again(person: FlaskClient, post
     assert "198.51.100.0/24 is not blocked." in post("/ips/unblock", cidr="198.51.100.0/24")
 
 
+def test_an_ipv6_address_says_which_network_is_blocked_with_it(post: Post) -> None:
+    page = post("/ips", ip="2001:db8::1", reason="", expires_in="")
+    assert "2001:db8::/64 is blocked, the whole network of 2001:db8::1." in page
+
+
 def test_the_form_is_filled_in_by_the_page_that_leads_here(person: FlaskClient) -> None:
     page = person.get("/ips?ip=192.0.2.7&reason=req_1").text
     assert 'value="192.0.2.7"' in control(page, "ip")

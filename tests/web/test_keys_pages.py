@@ -147,6 +147,7 @@ def test_a_key_is_shown_once_with_a_curl_that_works(app: Flask, person: FlaskCli
         ("limits.rpm", "many", "Enter a whole number."),
         ("limits.otpm", "0", "Output tokens / min must be a whole number between 1 and"),
         ("expires_at", "tomorrow", "Enter a date and a time, such as"),
+        ("expires_at", "2020-01-31T12:00", "Works until must lie ahead."),
         ("models", "m" * 201, "Models must be at most 200 characters."),
     ],
 )
@@ -194,6 +195,22 @@ def test_a_form_without_its_token_changes_nothing(person: FlaskClient, name: str
     assert person.post(f"/keys/{key.id}/{name}", data={"name": "other"}).status_code == 400
     db.session.refresh(key)
     assert (key.name, key.revoked_at) == ("laptop", None)
+
+
+def test_a_key_that_has_expired_can_be_renamed(post: Callable[..., str]) -> None:
+    key = add(expires_at=datetime(2020, 1, 31, 12, tzinfo=UTC))
+    assert "Saved." in post(f"/keys/{key.id}/edit", name="desk", expires_at="2020-01-31T12:00")
+
+
+def test_a_name_that_turns_its_line_around_is_shown_with_the_mark(
+    person: FlaskClient, post: Callable[..., str]
+) -> None:
+    key = add("safe\u202egnp.exe")
+    pages = [person.get(path).text for path in ("/keys", f"/keys/{key.id}/revoke")]
+    pages.append(post(f"/keys/{key.id}/revoke"))
+    for page in pages:
+        assert "\u202e" not in page
+        assert "safe&lt;U+202E&gt;gnp.exe" in page
 
 
 def test_names_are_escaped(person: FlaskClient) -> None:

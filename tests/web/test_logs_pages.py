@@ -125,7 +125,7 @@ def test_each_filter_is_a_chip_that_takes_itself_away(page: Page) -> None:
     db.session.commit()
     assert chips(page("key=1&outcome=ok&period=7d&before=1-1")) == {
         "Key Team": "/logs?outcome=ok&period=7d",
-        "Outcome ok": "/logs?key=1&period=7d",
+        "Outcome OK": "/logs?key=1&period=7d",
     }
 
 

@@ -55,10 +55,12 @@ class Credentials:
         self.key = self._key("good")
         self.revoked = self._key("revoked")
         api_keys.revoke(api_keys.named("revoked"))
-        self.expired = self._key("expired", expires_at="2020-01-01T00:00:00Z")
+        self.expired = self._key("expired")
+        api_keys.named("expired").expires_at = now() - timedelta(days=1)
+        db.session.commit()
 
-    def _key(self, name: str, **more: object) -> str:
-        return api_keys.create(self._pepper, {"name": name, **more})[1]
+    def _key(self, name: str) -> str:
+        return api_keys.create(self._pepper, {"name": name})[1]
 
     def session(self, client: FlaskClient) -> None:
         _, token = users.start_session(self._admin, "page", STRANGER, "tests")

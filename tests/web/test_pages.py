@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.testing import FlaskClient
+from flask_babel import force_locale
 
 from opus_api import config
 from opus_api.extensions import db
@@ -16,7 +17,11 @@ from opus_api.models import Account, User, UserSession, now
 from opus_api.services import api_keys, overview, validation_run
 from opus_api.services.accounts import Accounts
 from opus_api.state import Health
+from opus_api.upstreams.base import Failure, Verdict
+from opus_api.upstreams.models_list import read_models
 from opus_api.web import console, dashboard_pages
+from opus_api.web.languages import in_words
+from opus_api.wire.http import HttpResponse
 from tests.conftest import PASSWORD, Provider
 from tests.services.test_statistics import row, write
 from tests.web.conftest import sign_in, token, weight
@@ -453,6 +458,23 @@ def test_what_a_service_says_with_numbers_in_it_is_in_the_language_of_the_page(
     at_its_field, on_a_page_of_its_own = REFUSED[language]
     assert at_its_field in person.post("/password", data=data, headers=headers).text
     assert on_a_page_of_its_own in person.get("/cookies/4711/edit", headers=headers).text
+
+
+REASON = {
+    "en": "The key was refused (401): invalid key",
+    "zh-CN": "密钥被拒绝 (401)：invalid key",
+}
+
+
+@pytest.mark.parametrize("language", REASON)
+def test_what_a_check_found_is_in_the_language_of_the_page(person: FlaskClient, language: str) -> None:
+    failure = Failure(Verdict.AUTH, 401, "authentication_error", "invalid key")
+    probe = read_models(HttpResponse(401, {}, b""), failure, "https://x.example")
+    account = add(state="invalid", state_reason=probe.message)
+    with force_locale({"zh-CN": "zh_Hans_CN"}.get(language, language)):
+        assert in_words(probe.message) == REASON[language]  # as it is flashed at once
+    page = person.get(f"/cookies/{account.id}/edit", headers={"Accept-Language": language}).text
+    assert REASON[language] in page
 
 
 def steps(page: str) -> list[str]:
