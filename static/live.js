@@ -66,7 +66,6 @@
     const headers = { accept: "application/json" };
     const answer = await fetch(list.action, { method: "POST", body, headers, keepalive: true }).catch(() => {});
     if (!answer) return mark(field, told.dataset.lost);
-    if (answer.redirected) return location.assign(list.action);
     const id = field.name.split("-")[1], { refused, said } = await answer.json();
     mark(field, refused[id], said);
     if (refused[id]) return;

@@ -217,6 +217,23 @@ def test_priorities_save_themselves_and_the_page_stays(open_page: Open, session:
     expect(two).to_have_value("8")
 
 
+def test_a_priority_that_cannot_save_itself_is_sent_as_without_a_script(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session, refusals="401")
+    name = add(page, upstream)
+    page.goto("/cookies")
+    priority = page.get_by_role("textbox", name=name)
+    page.evaluate("window.really = fetch; window.fetch = () => Promise.reject(new Error('away')); 0")
+    priority.fill("3")
+    priority.press("Enter")
+    expect(priority).to_have_accessible_description("The server does not answer.")
+    page.evaluate("window.fetch = really; 0")
+    page.context.clear_cookies()
+    priority.press("Enter")
+    expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+
+
 @both
 def test_editing_keeps_the_secret(
     open_page: Open, session: str, upstream: Upstream, account: str, script: bool
