@@ -95,7 +95,10 @@ def test_an_account_that_ended_is_signed_in_again(person: FlaskClient, service: 
     is_due()
     person.get(where)
     account = db.session.query(Account).one()
-    assert 'name="account_id"' in person.get(f"/cookies/sign-in?account_id={account.id}").text
+    assert (
+        f'action="/cookies/sign-in?account_id={account.id}"'
+        in person.get(f"/cookies/sign-in?account_id={account.id}").text
+    )
     again = begun(person, account_id=account.id)
     service.approve(list(service.devices.values())[-1].user_code)
     is_due()
