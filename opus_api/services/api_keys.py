@@ -177,7 +177,7 @@ def checked_value(field: str, given: Any) -> str:
 def _end(given: Any, before: datetime | None = None) -> datetime | None:
     """Until when a key works. One that has expired already may be sent back with its end. Raises FieldError."""
     end = values.moment("expires_at", given)
-    if end is not None and end <= now() and (before is None or before > now()):
+    if end is not None and end <= now() and end != before:
         raise FieldError("expires_at", "must lie ahead.")
     return end
 

@@ -7,7 +7,7 @@ from flask import render_template, request, url_for
 
 from opus_api.models import Change
 from opus_api.services import audit, stored_words
-from opus_api.web.console import page_blueprint
+from opus_api.web.console import page_blueprint, visible
 from opus_api.web.languages import in_words
 from opus_api.wire.errors import Phrase
 
@@ -44,11 +44,11 @@ def _row(change: Change, who: str, what: str) -> dict[str, Any]:
         "time": change.created_at,
         "who": change.who,
         "what": change.what,
-        "title": in_words(title) if is_ours else title,
+        "title": visible(in_words(title) if is_ours else title),
         "same_what": _link(what=change.what, who=who or None),
         "same_who": _link(who=change.who, what=what or None),
-        "before": None if hidden else before,
-        "after": after,
+        "before": None if hidden else visible(before),
+        "after": visible(after),
         "is_long": max(len(before), len(after)) > MOST_IN_A_COLUMN,
     }
 

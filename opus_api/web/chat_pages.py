@@ -17,7 +17,7 @@ from opus_api.gateway.stream import Answer
 from opus_api.web import brief, messages, snippets
 from opus_api.web.auth import caller_ip
 from opus_api.web.chat_forms import ChatForm
-from opus_api.web.console import grouped, has_stale_token, keeps_typed, page_blueprint
+from opus_api.web.console import grouped, has_stale_token, keeps_typed, page_blueprint, visible
 from opus_api.web.cookies import accounts
 from opus_api.web.errors import dialect_error
 from opus_api.web.languages import reason_in_words
@@ -64,7 +64,7 @@ def say() -> ResponseReturnValue:
 def _form(form: ChatForm) -> ChatForm:
     chosen = request.values.get("account_id" if request.form else "account", 0, type=int)
     known = sorted(accounts().all(), key=lambda account: (account.id != chosen, account.name))
-    named = [(one.id, brief.brief(one.name, 60)) for one in known[:MOST_ACCOUNTS]]
+    named = [(one.id, brief.brief(visible(one.name), 60)) for one in known[:MOST_ACCOUNTS]]
     form.account_id.choices = [(0, gettext("Any, as for every request")), *named]
     return form
 

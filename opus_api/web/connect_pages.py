@@ -25,6 +25,7 @@ from opus_api.wire.errors import Conflict
 bp = page_blueprint("connect_pages")
 
 CLIENTS = ("claude-code", "cursor", "cherry-studio", "anthropic", "openai", "curl")
+SAID = ("client", "model")
 LOOK_BACK = 600  # seconds, while no key was made: what is wrong now was so a moment ago
 LONGEST_LOOK = 3600
 LOOK_AGAIN = 3  # seconds between two looks of the page that waits without a script
@@ -32,8 +33,11 @@ MOST_NAMES = 3000  # bytes of suggested models
 
 
 @bp.get("/connect")
-def index() -> str:
+def index() -> ResponseReturnValue:
     """Snippets with a placeholder for the key."""
+    if request.args.keys() - SAID:  # the form that makes keys also leads here, with its tokens
+        said: dict[str, Any] = {name: request.args.get(name) for name in SAID}
+        return redirect(url_for(".index", **said))
     return _page(None, snippets.PLACEHOLDER, time.time() - LOOK_BACK)
 
 

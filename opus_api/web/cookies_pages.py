@@ -23,7 +23,7 @@ from opus_api.upstreams import ACCOUNT_PROVIDERS, UPSTREAMS
 from opus_api.upstreams.base import Upstream
 from opus_api.web import brief, checks, priorities
 from opus_api.web.auth import person
-from opus_api.web.console import error_page, keeps_typed, page_blueprint
+from opus_api.web.console import error_page, keeps_typed, page_blueprint, visible
 from opus_api.web.cookies import accounts
 from opus_api.web.forms import AccountForm, RotationForm, RuleForm, account_form
 from opus_api.web.languages import in_words, reason_in_words
@@ -89,10 +89,10 @@ def row_of(account: Account) -> Row:
         id=account.id,
         provider=account.provider,
         label=upstream.label if upstream else account.provider,
-        name=account.name,
+        name=visible(account.name),
         hint=service.hint(account.api_key),
         state=state,
-        reason=reason_in_words(account.state_reason) if state == account.state else None,
+        reason=visible(reason_in_words(account.state_reason)) if state == account.state else None,
         until=account.state_until if state == account.state else None,
         models=[*account.model_map, *(account.models or account.listed_models or [])],
         priority=account.priority,

@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 from opus_api.models import DeletedAccount
 from opus_api.services import deleted_accounts
 from opus_api.upstreams import UPSTREAMS
-from opus_api.web.console import page_blueprint
+from opus_api.web.console import page_blueprint, visible
 from opus_api.wire.errors import Conflict
 
 bp = page_blueprint("deleted_pages")
@@ -31,10 +31,10 @@ def _row(found: DeletedAccount) -> dict[str, Any]:
     upstream = UPSTREAMS.get(found.provider)
     return {
         "id": found.id,
-        "name": found.name,
+        "name": visible(found.name),
         "label": upstream.label if upstream else found.provider,
         "deleted_at": found.deleted_at,
-        "deleted_by": found.deleted_by,
+        "deleted_by": visible(found.deleted_by),
         "erased_at": deleted_accounts.erased_at(found),
     }
 

@@ -30,7 +30,10 @@ class MomentField(StringField):
     def _value(self) -> str:
         if self.raw_data:
             return str(self.raw_data[0])
-        return self.data.astimezone(UTC).strftime("%Y-%m-%dT%H:%M") if self.data else ""
+        if not self.data:
+            return ""
+        exactly = "seconds" if self.data.second else "minutes"  # or whoever saves another field would shorten it
+        return str(self.data.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=exactly))
 
     def process_formdata(self, valuelist: list[str]) -> None:
         text = valuelist[0].strip() if valuelist else ""
@@ -67,7 +70,10 @@ class KeyForm(SharedForm):
         render_kw={"rows": 3, "spellcheck": "false", "placeholder": "claude-*"},
     )
     expires_at = MomentField(
-        _l("Works until"), [Optional()], description=_l("In UTC; empty: until it is revoked."), render_kw={"step": 60}
+        _l("Works until"),
+        [Optional()],
+        description=_l("In UTC; empty: until it is revoked."),
+        render_kw={"step": "any"},
     )
     limits: "FormField[Form]" = FormField(LimitsForm, separator=".")
     override = BooleanField(

@@ -144,7 +144,7 @@ def _names(rows: Sequence[Mapping[str, Any]], choices: Mapping[str, Any], said: 
         ids = {str(row[by]) for row in rows} | {name for name, _ in choices[by]} | {said.get(by, "")}
         wanted = [int(name) for name in ids if name.isdecimal() and len(name) < 19]
         columns = select(model.id, model.name).where(model.id.in_(wanted))
-        found[by] = {str(row_id): name for row_id, name in db.session.execute(columns)}
+        found[by] = {str(row_id): visible(name) for row_id, name in db.session.execute(columns)}
     return found
 
 

@@ -216,3 +216,9 @@ def test_a_form_of_another_site_makes_no_key(person: FlaskClient) -> None:
 @pytest.mark.parametrize("since", ["nan", "inf", "-inf", "1e400", "9" * 30, "-" + "9" * 30, "x", ""])
 def test_a_moment_that_is_none_is_looked_at_as_the_earliest(person: FlaskClient, since: str) -> None:
     assert person.get(f"/connect/status?since={since}").status_code == 200
+
+
+def test_the_tokens_of_the_form_stay_in_no_address(person: FlaskClient) -> None:
+    answer = person.get("/connect?csrf_token=x&once=y&model=a-model&client=curl")
+    assert answer.location == "/connect?client=curl&model=a-model"
+    assert person.get(answer.location).status_code == 200

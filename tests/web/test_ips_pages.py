@@ -130,6 +130,13 @@ def test_every_change_tells_who_what_before_and_after_but_no_secret(person: Flas
         assert part in page
 
 
+def test_no_name_turns_a_line_of_the_changes_around(person: FlaskClient) -> None:
+    noted(1, who="a\u202eb", what="key c\u202ed", before="e\u202ef", after="g\u202eh")
+    page = person.get("/changes").text
+    assert "\u202e" not in page
+    assert page.count("&lt;U+202E&gt;") == 4
+
+
 def test_every_change_stands_on_one_page_also_when_others_come_meanwhile(person: FlaskClient) -> None:
     noted(70)
     first = person.get("/changes")

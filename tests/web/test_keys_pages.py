@@ -114,6 +114,16 @@ def test_a_full_page_of_keys_weighs_at_most_60_kb(person: FlaskClient, language:
 # --- Make, edit, revoke -----------------------------------------------------------------------------------------------
 
 
+def test_an_end_stays_to_the_second_when_something_else_is_saved(person: FlaskClient, post: Callable[..., str]) -> None:
+    end = (now() + timedelta(seconds=20)).replace(second=28, microsecond=0)  # which is over, or soon will be
+    key = add(expires_at=end)
+    page = person.get(f"/keys/{key.id}/edit").text
+    shown = {name: re.search(rf'name="{name}"[^>]*value="([^"]+)"', page) for name in ("expires_at", "version")}
+    post(f"/keys/{key.id}/edit", name="renamed", **{name: found[1] for name, found in shown.items() if found})
+    db.session.refresh(key)
+    assert (key.name, key.expires_at) == ("renamed", end)
+
+
 def test_a_key_is_shown_once_with_a_curl_that_works(app: Flask, person: FlaskClient, post: Callable[..., str]) -> None:
     form = {
         "name": " Laptop ",

@@ -283,6 +283,17 @@ def test_names_are_escaped(person: FlaskClient) -> None:
         assert "&lt;script&gt;alert" in page
 
 
+@pytest.mark.parametrize(
+    "path", ["/cookies", "/cookies/1/edit", "/cookies/1/delete", "/cookies/1/saved", "/chat", "/dashboard"]
+)
+def test_no_name_of_an_account_turns_a_line_around(person: FlaskClient, path: str) -> None:
+    add("one\u202elive", state="invalid", state_reason="said \u202ebackwards")
+    page = person.get(path)
+    assert page.status_code == 200
+    assert "\u202e" not in page.text.replace(' value="one\u202elive"', "")  # as it is typed in its own field
+    assert "&lt;U+202E&gt;" in page.text
+
+
 def test_the_practice_provider_takes_no_accounts(person: FlaskClient) -> None:
     answer = person.get("/cookies/new?provider=practice")
     assert answer.status_code == 404
