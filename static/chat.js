@@ -15,6 +15,7 @@
       form.querySelector(".turns").append(document.getElementById(`turn-${role}`).content.cloneNode(true));
       return form.querySelector(".turns").lastElementChild;
     };
+    form.querySelectorAll(".notice").forEach((old) => old.remove());
     const mine = message.value, turn = add("user"), stop = form.querySelector("[data-stop]"), halt = new AbortController();
     part(turn, ".text").textContent = mine;
     const answer = add("assistant"), blocks = [], said = part(answer, ".text"), line = part(answer, ".facts-line");

@@ -5,11 +5,16 @@
   const note = (className, textContent, id = "") => Object.assign(document.createElement("p"), { className, textContent, id });
   const tell = (node) => node.dispatchEvent(new Event("fresh", { bubbles: true }));
 
+  const list = document.getElementById("list");
   // The rows of a list as the server sees them now. What a person ticks, types and stands in stays.
   const renew = (page) => {
-    for (const row of all("tr[id]", page)) {
-      const old = document.getElementById(row.id);
-      if (!old) continue;
+    for (const old of all("#list tr[id]")) {
+      const row = page.getElementById(old.id);
+      if (!row) {
+        old.className = "dim";
+        old.querySelector(".state").textContent = list.dataset.gone;
+        continue;
+      }
       old.className = row.className;
       [...row.cells].forEach((cell, n) => cell.querySelector("input") || old.cells[n].replaceWith(cell));
       tell(old);
@@ -47,30 +52,32 @@
   all("[data-watch]").forEach(watch);
 
   // A priority is saved when it was changed, one after the other; the page and whoever types in it stay where they are.
-  const list = document.getElementById("list"), saves = document.getElementById("save"), told = document.getElementById("told");
+  const saves = document.getElementById("save"), told = document.getElementById("told");
   if (!saves) return;
   const fields = () => all("[name^=priority-]", list);
+  const is_changed = (field) => field.value.trim() !== field.name.replace(/^priority-\d+-/, "");
+  // What waits for its turn, and what was not saved: that needs the button.
+  const waiting = new Set(), stuck = new Set(fields().filter(is_changed));
   const mark = (field, why, said) => {
     const id = `e${field.name.split("-")[1]}`;
     document.getElementById(id)?.remove();
     if (why) field.after(note("error", why, id));
     field.setAttribute("aria-invalid", Boolean(why));
     field.setAttribute("aria-describedby", id);
-    told.textContent = why || said;
+    stuck[why ? "add" : "delete"](field);
+    told.textContent = why || (stuck.size || [...waiting].some(is_changed) ? "" : said);
+    saves.hidden = !stuck.size && saves !== document.activeElement;
   };
+  const form = (field) => new URLSearchParams({ csrf_token: list.csrf_token.value, [field.name]: field.value });
   const save = async (field) => {
-    const sent = field.value, body = new FormData();
-    if (sent === field.defaultValue && field.getAttribute("aria-invalid") !== "true") return;
-    body.append("csrf_token", list.csrf_token.value);
-    body.append(field.name, sent);
-    const headers = { accept: "application/json" };
-    const answer = await fetch(list.action, { method: "POST", body, headers, keepalive: true }).catch(() => {});
+    if (!waiting.delete(field)) return;
+    if (!is_changed(field)) return stuck.has(field) && mark(field, "", "");
+    const sent = field.value, how = { method: "POST", headers: { accept: "application/json" }, keepalive: true };
+    const answer = await fetch(list.action, { ...how, body: form(field), signal: AbortSignal.timeout(20000) }).catch(() => {});
     if (!answer) return mark(field, told.dataset.lost);
     const id = field.name.split("-")[1], { refused, said } = await answer.json();
+    if (!refused[id]) field.name = `priority-${id}-${Number(sent)}`;
     mark(field, refused[id], said);
-    if (refused[id]) return;
-    field.name = `priority-${id}-${Number(sent)}`;
-    field.defaultValue = Number(sent);
   };
   // An answer that says neither, such as a page that explains what is wrong, is shown as it is without a script.
   const ours = new AbortController();
@@ -79,12 +86,18 @@
     list.requestSubmit(saves);
   };
   let queue = Promise.resolve();
-  const soon = (field) => (queue = queue.then(() => save(field)).catch(give_up));
-  saves.hidden = true;
+  const soon = (field) => {
+    told.textContent = "";
+    waiting.add(field);
+    queue = queue.then(() => save(field)).catch(give_up);
+  };
+  saves.hidden = !stuck.size;
   list.addEventListener("change", (event) => fields().includes(event.target) && soon(event.target), ours);
   list.addEventListener("submit", (event) => {
-    if (event.submitter !== saves) return;
+    if (event.submitter !== saves) return waiting.clear();  // the form has them all
     event.preventDefault();
     fields().forEach(soon);
   }, ours);
+  // Whoever leaves does not wait for an answer.
+  addEventListener("pagehide", () => waiting.forEach((field) => navigator.sendBeacon(list.action, form(field))));
 })();

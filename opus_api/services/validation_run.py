@@ -18,13 +18,15 @@ NEWS_FOR = 600.0  # seconds: how long its end is worth telling
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``heard`` in Unix seconds: when it was last written. ``unclear`` counts the providers that said nothing about the
-    credential; of a single account it keeps what was ``said``, with its ``name``."""
+    """``started`` and ``heard`` in Unix seconds: which check it is, and when it was last written. ``unclear`` counts
+    the providers that said nothing about the credential; of a single account it keeps what was ``said``, with its
+    ``name``."""
 
     total: int
     done: int = 0
     valid: int = 0
     unclear: int = 0
+    started: float = 0.0
     heard: float = 0.0
     name: str = ""
     said: str = ""
@@ -57,14 +59,15 @@ def begin(total: int) -> bool:
     run = current()
     if run is not None and run.is_running:
         return False
-    _write(Run(total))
+    _write(Run(total, started=now().timestamp()))
     return True
 
 
 def run(accounts: Accounts, account_ids: Collection[int]) -> None:
     """Ask about these accounts; ``begin`` was called. One that was deleted meanwhile is left out."""
 
-    found = Run(0)
+    begun = current()
+    found = Run(0, started=begun.started if begun else 0.0)
 
     def tell(result: Mapping[str, Any], is_clear: bool) -> None:
         nonlocal found

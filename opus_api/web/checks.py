@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import gevent
-from flask import Flask, current_app, flash, session
+from flask import Flask, current_app, flash, request, session
 from flask_babel import gettext
 
 from opus_api.models import Account
@@ -32,11 +32,13 @@ def _validate(app: Flask, account_ids: Sequence[int]) -> None:
 
 
 def to_show() -> Run | None:
-    """The check of accounts while it goes on, and once in each browser how it ended."""
+    """The check of accounts while it goes on, and once in each browser how it ended. A page that showed how far it was
+    asks with its ``check``: it is always told the end, whichever tab was told before."""
     run = validation_run.current()
     if run is None or run.is_running:
         return run
-    if not run.is_news or session.get(TOLD) == run.heard:
+    is_asked_for = request.args.get("check", type=float) == run.started
+    if not is_asked_for and (not run.is_news or session.get(TOLD) == run.heard):
         return None
     session[TOLD] = run.heard
     return run

@@ -386,14 +386,17 @@ def act() -> ResponseReturnValue:
     """The list as one form: saves the priorities that were changed, and does what its button says with the accounts
     that are ticked. The script saves a priority at once and wants to know only what came of it."""
     ticked, typed = request.form.getlist("account", type=int), priorities.typed(request.form)
-    refused = priorities.save(typed)
+    refused, gone = priorities.save(typed)
     if request.accept_mimetypes.best == "application/json":
-        return {"refused": refused, "said": gettext("Saved. The next request follows it.")}
+        return {"refused": refused | gone, "said": gettext("Saved. The next request follows it.")}
     if refused:
-        flash(gettext("Nothing was saved. %(why)s", why=" ".join(refused.values())), "error")
+        flash(gettext("Nothing was saved. %(why)s", why=priorities.in_a_line(refused)), "error")
         return _list_page(ticked, typed, refused)
     if request.form.get("do") == "save":
-        flash(gettext("Saved. The next request follows it."), "success")
+        if gone and len(gone) == len(typed):
+            flash(gettext("This account was deleted meanwhile. Nothing was changed."), "error")
+        else:
+            flash(*_with_gone(gettext("Saved. The next request follows it."), len(gone)))
         return redirect(_list_address(ticked))
     return _act(ticked, request.form.get("do", ""))
 

@@ -199,7 +199,8 @@ def test_priorities_save_themselves_and_the_page_stays(open_page: Open, session:
     tick = page.get_by_role("checkbox", name=names[1])
     tick.check()
     expect(one).to_have_attribute("aria-invalid", "true")
-    expect(one).to_have_accessible_description(re.compile(f"{names[0]}: Priority must be a whole number"))
+    expect(one).to_have_accessible_description(re.compile("^Priority must be a whole number"))
+    expect(page.locator("#save")).to_be_visible()
     one.fill("-7")
     one.press("Enter")
     expect(one).to_have_attribute("aria-invalid", "false")
@@ -207,6 +208,7 @@ def test_priorities_save_themselves_and_the_page_stays(open_page: Open, session:
     two.fill("8")
     two.press("Tab")
     expect(page.locator("#told")).to_have_text("Saved. The next request follows it.")
+    expect(page.locator("#save")).to_be_hidden()
     expect(tick).to_be_checked()
     one.fill("0")  # what it showed at first
     one.press("Enter")
@@ -230,8 +232,61 @@ def test_a_priority_that_cannot_save_itself_is_sent_as_without_a_script(
     expect(priority).to_have_accessible_description("The server does not answer.")
     page.evaluate("window.fetch = really; 0")
     page.context.clear_cookies()
-    priority.press("Enter")
+    page.get_by_role("button", name="Save priorities").click()
     expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+
+
+HANGS = """const limit = AbortSignal.timeout.bind(AbortSignal), really = fetch;
+    AbortSignal.timeout = () => limit(window.patience || 60000);
+    window.fetch = (url, how) => window.answers ? really(url, how) : new Promise(
+        (_, fail) => how.signal.addEventListener("abort", () => fail(how.signal.reason)))"""
+
+
+def test_a_priority_that_waits_for_an_answer_is_not_said_to_be_saved(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session)
+    page.add_init_script(f"{HANGS}; window.answers = true; window.patience = 300")
+    one, two = (page.get_by_role("textbox", name=add(page, upstream)) for _ in range(2))
+    page.goto("/cookies")
+    told, save = page.locator("#told"), page.get_by_role("button", name="Save priorities")
+    one.fill("3")
+    one.press("Enter")
+    expect(told).to_have_text("Saved. The next request follows it.")
+    page.evaluate("window.answers = false")
+    two.fill("4")
+    two.press("Enter")
+    expect(told).not_to_contain_text("Saved.", timeout=250)
+    expect(two).to_have_accessible_description("The server does not answer.")
+    page.evaluate("window.answers = true")
+    save.click()
+    expect(told).to_have_text("Saved. The next request follows it.")
+    page.reload()
+    expect(two).to_have_value("4")
+
+
+def test_priorities_that_wait_are_sent_by_whoever_leaves(open_page: Open, session: str, upstream: Upstream) -> None:
+    page = open_page(session)
+    names = [add(page, upstream) for _ in range(3)]
+    page.add_init_script(HANGS)
+    page.goto("/cookies")
+    for name in names:
+        page.get_by_role("textbox", name=name).fill("6")
+        page.get_by_role("textbox", name=name).press("Tab")
+    page.goto("/keys")
+    page.goto("/cookies")
+    for name in names[1:]:  # what was sent before goes on by itself
+        expect(page.get_by_role("textbox", name=name)).to_have_value("6")
+
+
+def test_back_does_not_show_a_priority_that_nobody_saved(open_page: Open, session: str, upstream: Upstream) -> None:
+    page = open_page(session, script=False)
+    priority = page.get_by_role("textbox", name=add(page, upstream))
+    page.goto("/cookies")
+    priority.fill("77")
+    page.get_by_role("link", name="Add account").click()
+    page.go_back()
+    expect(priority).to_have_value("0")
 
 
 @both
@@ -333,9 +388,21 @@ def test_the_end_of_a_check_changes_the_rows_and_leaves_what_a_person_does(
     expect(search).to_have_value("half-ty")
 
 
-def watching(page: Page, upstream: Upstream, name: str) -> Page:
-    """The list while a check goes on that takes its time."""
+def test_an_account_that_a_check_took_out_of_the_filtered_list_is_said_to_have_left(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session)
+    name = add(page, upstream, key="sk-wrong-0123456789abcdef")
     page.goto("/cookies")
+    page.get_by_role("checkbox", name=name).check()
+    press(page, "Reset state")
+    watching(page, upstream, name, f"/cookies?name={name}&state=active")
+    expect(row(page, name)).to_contain_text("No longer in this list", timeout=20_000)
+
+
+def watching(page: Page, upstream: Upstream, name: str, path: str = "/cookies") -> Page:
+    """The list while a check goes on that takes its time."""
+    page.goto(path)
     upstream.slow = 4.0
     page.get_by_role("checkbox", name=name).check()
     press(page, "Validate")
@@ -453,3 +520,16 @@ def test_a_form_outlives_its_session(open_page: Open, script: bool, path: str, l
     page.reload()
     expect(page.get_by_label(label, exact=True)).to_have_value("typed and kept")
     expect(page.get_by_text("look through what you typed")).to_be_visible()
+
+
+def test_a_message_that_is_sent_again_takes_the_words_about_the_one_before_away(open_page: Open, session: str) -> None:
+    page = open_page(session, refusals="status of (400|502)")
+    page.goto("/chat")
+    page.get_by_label("Message", exact=True).fill("hello")
+    page.evaluate("document.querySelector('.chat [name=csrf_token]').value = 'of before'")
+    press(page, "Send")
+    notice = page.get_by_text("The page you came from is out of date.")
+    expect(notice).to_be_visible()
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_role("link", name="Its row in the log")).to_be_visible()
+    expect(notice).to_have_count(0)

@@ -263,7 +263,7 @@ def test_the_list_tells_state_reason_and_healing(person: FlaskClient) -> None:
         listed_models=["model-a"],
     )
     page = person.get("/cookies").text
-    for part in ("Cooling", "credit is spent", "in 3 h", "model-a", "••••&nbsp;cdef"):
+    for part in ("Cooling", "credit is spent", "in 3 h", "model-a", "•••• cdef"):
         assert part in page
     assert KEY not in page
 
@@ -666,8 +666,9 @@ def test_a_priority_that_is_refused_is_marked_and_nothing_that_was_typed_is_lost
     one, two, three = add("one", priority=1), add("two", priority=2), add("three")
     names = shown(one), shown(two)
     page = post("/cookies?name=o", **{names[0]: "7", names[1]: typed}, account=[one.id], do="save")
-    assert re.search(rf'<p class="error" id="e{two.id}">two: {why}', page)
+    assert re.search(rf'<p class="error" id="e{two.id}">{why}', page)
     assert f'name="{names[0]}" value="7"' in page
+    assert f"Nothing was saved. two: {why}" in page
     field = re.search(rf'<input [^>]*name="{names[1]}"[^>]*>', page)
     assert field
     assert f'value="{typed}"' in field[0]
@@ -697,23 +698,36 @@ def test_a_priority_that_somebody_else_changed_stays_when_this_list_changed_anot
     assert (one.priority, two.priority, two.state) == (7, 9, "disabled")
 
 
-def test_a_priority_of_an_account_that_is_gone_or_of_another_version_is_refused(post: Callable[..., str]) -> None:
-    gone, foreign = add("gone"), add("two")
-    db.session.delete(gone)
+def test_a_priority_of_an_account_of_another_version_is_refused(post: Callable[..., str]) -> None:
+    foreign = add("two")
     foreign.provider = "of a newer version"
     db.session.commit()
-    assert "Nothing was saved. This was deleted meanwhile." in post("/cookies", **{f"priority-{gone.id}-0": "1"})
     assert "two: provider: must be one of" in post("/cookies", **{shown(foreign): "1"})
+
+
+def test_a_priority_of_an_account_that_is_gone_holds_up_nothing_else(post: Callable[..., str]) -> None:
+    gone, one, two = {"priority-99-0": "1"}, add("one"), add("two")
+    page = post("/cookies", do="disabled", account=one.id, **gone, **{shown(two): "9"})
+    assert "one is disabled." in page
+    assert "Saved. The next request follows it. Deleted meanwhile or refused: 1." in post(
+        "/cookies", do="save", **gone, **{shown(one): "7"}
+    )
+    assert "This account was deleted meanwhile. Nothing was changed." in post("/cookies", do="save", **gone)
+    db.session.expire_all()
+    assert (one.state, one.priority, two.priority) == ("disabled", 7, 9)
 
 
 def test_the_script_is_told_what_came_of_a_priority(person: FlaskClient) -> None:
     one = add("one")
     csrf, json = token(person, "/password"), {"Accept": "application/json"}
-    for typed, refused in (("x", {str(one.id): "one: Priority must be a whole number"}), ("7", {})):
+    for typed, refused in (("x", {str(one.id): "Priority must be a whole number"}), ("7", {})):
         answer = person.post("/cookies", data={"csrf_token": csrf, shown(one): typed}, headers=json).json
         assert answer is not None
         assert {name: why.partition(" between")[0] for name, why in answer["refused"].items()} == refused
     assert answer["said"] == "Saved. The next request follows it."
+    answer = person.post("/cookies", data={"csrf_token": csrf, "priority-99-0": "1"}, headers=json).json
+    assert answer is not None
+    assert answer["refused"] == {"99": "This was deleted meanwhile."}
     assert one.priority == 7
     assert "Saved." not in person.get("/cookies").text
 
@@ -767,7 +781,7 @@ def test_checking_ticked_accounts_goes_on_behind_the_page_and_not_twice_at_once(
     assert page.count(" checked aria-labelledby") == most, "the ticks stay"
     page = post("/cookies/validate")
     assert "Accounts checked: 0 / 9" in page
-    assert '<noscript><a href="/cookies?page=1">Look again</a></noscript>' in page
+    assert re.search(r'<noscript><a href="/cookies\?page=1&amp;check=[0-9.]+">Look again</a></noscript>', page)
     assert 'http-equiv="refresh"' not in page
 
 
@@ -806,6 +820,30 @@ def test_a_check_that_broke_off_is_told_once(person: FlaskClient, monkeypatch: p
     monkeypatch.setattr(validation_run, "LOST_AFTER", 0.0)
     assert "The check broke off: 0 of 9 accounts were checked." in person.get("/cookies").text
     assert "The check broke off" not in person.get("/cookies").text
+
+
+def test_each_page_that_showed_how_far_a_check_was_is_told_its_end(
+    person: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add()
+    assert validation_run.begin(9)
+    found = re.search(r'data-watch="(.*?)"', person.get("/cookies").text)
+    assert found
+    monkeypatch.setattr(validation_run, "LOST_AFTER", 0.0)
+    end = "The check broke off"
+    assert end in person.get("/cookies").text
+    assert end not in person.get("/cookies").text
+    monkeypatch.setattr(validation_run, "NEWS_FOR", 0.0)
+    assert end in person.get(found[1].replace("&amp;", "&")).text, "the other tab, and after however long"
+    assert end not in person.get("/cookies?check=1").text, "of another check"
+
+
+def test_a_check_stays_the_same_one_until_its_end(post: Callable[..., str], provider: Provider) -> None:
+    add(base_url=provider.url)
+    post("/cookies/validate")
+    run = validation_run.current()
+    assert run
+    assert run.started > 0.0
 
 
 def test_a_check_of_accounts_that_are_all_gone_is_no_success(person: FlaskClient) -> None:
