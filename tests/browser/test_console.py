@@ -274,8 +274,12 @@ def test_priorities_that_wait_are_sent_by_whoever_leaves(open_page: Open, sessio
         page.get_by_role("textbox", name=name).fill("6")
         page.get_by_role("textbox", name=name).press("Tab")
     page.goto("/keys")
-    page.goto("/cookies")
-    expect(page.get_by_role("textbox", name=names[1])).to_have_value("6")  # the first had been sent before
+
+    def is_saved() -> bool:
+        page.goto("/cookies")
+        return page.get_by_role("textbox", name=names[1]).input_value() == "6"
+
+    wait_for(is_saved)  # the first had been sent before
 
 
 def test_back_does_not_show_a_priority_that_nobody_saved(open_page: Open, session: str, upstream: Upstream) -> None:
