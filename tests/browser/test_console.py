@@ -391,18 +391,6 @@ def test_the_end_of_a_check_changes_the_rows_and_leaves_what_a_person_does(
     expect(search).to_have_value("half-ty")
 
 
-def test_an_account_that_a_check_took_out_of_the_filtered_list_is_said_to_have_left(
-    open_page: Open, session: str, upstream: Upstream
-) -> None:
-    page = open_page(session)
-    name = add(page, upstream, key="sk-wrong-0123456789abcdef")
-    page.goto(f"/cookies?name={name}")
-    page.get_by_role("checkbox", name=name).check()
-    press(page, "Reset state")
-    watching(page, upstream, name, state="active")
-    expect(row(page, name)).to_contain_text("No longer in this list", timeout=20_000)
-
-
 def watching(page: Page, upstream: Upstream, name: str, state: str = "") -> Page:
     """The list while a check goes on that takes its time."""
     page.goto(f"/cookies?name={name}&state={state}")
