@@ -19,7 +19,7 @@ COMMON = {
 }
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 
-settings.register_profile("default", max_examples=100, derandomize=True, **COMMON)
+settings.register_profile("default", max_examples=50, derandomize=True, **COMMON)
 settings.register_profile("soak", max_examples=int(os.environ.get("SOAK_EXAMPLES", "20000")), **COMMON)
 settings.load_profile(PROFILE)
 
