@@ -29,7 +29,7 @@ from opus_api import config, create_app
 from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import User
-from opus_api.services import users
+from opus_api.services import passwords, users
 from opus_api.web.signed_in import issue_token
 from tests.chaos.servers import Redis
 from tests.commands import Commands
@@ -160,10 +160,17 @@ def flask(runner: FlaskCliRunner) -> Commands:
     return Commands(runner)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def passwords_of_little_work() -> Iterator[None]:
+    """As so many sign in; what a real one costs is a matter of ``tests/services/test_users.py``, and of services."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(passwords, "METHOD", "scrypt:1024:8:1")
+        yield
+
+
 @pytest.fixture(scope="session")
-def password_hash() -> str:
-    """Of little work, as so many sign in; what a real one costs is a matter of ``tests/services/test_users.py``."""
-    return generate_password_hash(PASSWORD, "scrypt:1024:8:1")
+def password_hash(passwords_of_little_work: None) -> str:
+    return generate_password_hash(PASSWORD, passwords.METHOD)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 
+from opus_api.config import ROOT
 from opus_api.extensions import db
 from opus_api.models import Account, User, UserSession, now
 from opus_api.services import passwords, users
@@ -40,6 +41,12 @@ def test_a_password_is_compared_to_its_last_character(throttle: LoginThrottle) -
         users.authenticate("somebody", longest, HERE, throttle)
 
 
+@pytest.fixture
+def real_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "METHOD", "scrypt:32768:8:1")
+
+
+@pytest.mark.usefixtures("real_work")
 def test_somebody_unknown_takes_as_long_as_somebody_known(
     throttle: LoginThrottle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,7 +55,13 @@ def test_somebody_unknown_takes_as_long_as_somebody_known(
     monkeypatch.setattr(passwords, "check_password_hash", lambda *given: checks.append(given[0]) or original(*given))
     with pytest.raises(Unauthorized):
         users.authenticate("nobody", PASSWORD, HERE, throttle)
-    assert [hash_.split("$")[0] for hash_ in checks] == ["scrypt:32768:8:1"]  # what a known user's costs
+    known = users.create("somebody", PASSWORD)
+    assert [hash_.split("$")[0] for hash_ in checks] == [known.password_hash.split("$")[0]] == ["scrypt:32768:8:1"]
+
+
+def test_a_service_hashes_with_the_work_that_keeps_guessers_out() -> None:
+    source = (ROOT / "opus_api" / "services" / "passwords.py").read_text(encoding="utf-8")
+    assert 'METHOD = "scrypt:32768:8:1"' in source  # here it is another one: see tests/conftest.py
 
 
 @pytest.mark.parametrize(
@@ -207,6 +220,7 @@ def test_a_confirmation_is_good_for_five_minutes(admin: User, throttle: LoginThr
         assert not users.is_confirmed(row)
 
 
+@pytest.mark.usefixtures("real_work")
 def test_hashing_does_not_stop_other_greenlets(app: Flask) -> None:
     import gevent
 
