@@ -168,6 +168,11 @@ def passwords_of_little_work() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def passwords_of_real_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "METHOD", "scrypt:32768:8:1")
+
+
 @pytest.fixture(scope="session")
 def password_hash(passwords_of_little_work: None) -> str:
     return generate_password_hash(PASSWORD, passwords.METHOD)

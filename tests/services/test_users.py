@@ -41,12 +41,7 @@ def test_a_password_is_compared_to_its_last_character(throttle: LoginThrottle) -
         users.authenticate("somebody", longest, HERE, throttle)
 
 
-@pytest.fixture
-def real_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "METHOD", "scrypt:32768:8:1")
-
-
-@pytest.mark.usefixtures("real_work")
+@pytest.mark.usefixtures("passwords_of_real_work")
 def test_somebody_unknown_takes_as_long_as_somebody_known(
     throttle: LoginThrottle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +215,7 @@ def test_a_confirmation_is_good_for_five_minutes(admin: User, throttle: LoginThr
         assert not users.is_confirmed(row)
 
 
-@pytest.mark.usefixtures("real_work")
+@pytest.mark.usefixtures("passwords_of_real_work")
 def test_hashing_does_not_stop_other_greenlets(app: Flask) -> None:
     import gevent
 

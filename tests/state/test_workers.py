@@ -73,7 +73,7 @@ def p99(found: Sequence[float]) -> float:
 
 def turns_are_exact(redis_url: str, picks: int, seconds: float) -> float:
     """``picks`` in all as fast as workers can, then as many as requests of a gateway for some seconds, a busy one and a
-    very busy one: the p99 of the busy one's, in ms."""
+    very busy one: the p99 of these, in ms above what Redis took for a PING."""
     each = picks // (WORKERS * GREENLETS * len(INTERVALS))
     with workers(redis_url) as pick:
         # One more for each greenlet, so that the accounts do not divide the picks.
@@ -98,7 +98,7 @@ def turns_are_exact(redis_url: str, picks: int, seconds: float) -> float:
     )
     assert [interval.spread <= 1 for interval in (*hasty, steady, crowded)] == [True] * (len(INTERVALS) + 2)
     assert set(burst.counts.values()) == {WORKERS * GREENLETS // len(TEN)}
-    return p99(steady.ms)
+    return max(p99(one.ms) - p99(one.bare_ms) for one in (steady, crowded))
 
 
 RATES = (100, 400)  # a second, of all workers together; 400 are more requests than two cores can serve

@@ -313,6 +313,7 @@ def test_a_revoked_key_is_refused_within_a_second(app: Flask, client: FlaskClien
     bars.report(17, revoked_within_s=time.monotonic() - began)
 
 
+@pytest.mark.usefixtures("passwords_of_real_work")
 def test_somebody_unknown_is_refused_as_slowly_as_somebody_known(client: FlaskClient, admin: User) -> None:
     """In processor time, which other programs on the machine change least."""
     users.set_password(admin, PASSWORD)  # a hash as the service makes it; the tests' own is of less work
