@@ -47,7 +47,7 @@ class Upstream:
     url: str = ""
     models: list[str] = field(default_factory=lambda: ["model-a", "model-b"])
     keys: list[str] = field(default_factory=list)  # as they came
-    slow: float = 0.0
+    slow: float = 0.0  # seconds that the next answer takes
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,8 @@ def upstream() -> Iterator[Upstream]:
         def do_GET(self) -> None:
             key = self.headers.get("Authorization", "").removeprefix("Bearer ")
             known.keys.append(key)
-            time.sleep(known.slow)
+            waits, known.slow = known.slow, 0.0
+            time.sleep(waits)
             if key == GOOD_KEY:
                 self._answer(200, {"object": "list", "data": [{"id": name} for name in known.models]})
             else:

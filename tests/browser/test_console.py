@@ -397,8 +397,19 @@ def watching(page: Page, upstream: Upstream, name: str, state: str = "") -> Page
     upstream.slow = 4.0
     page.get_by_role("checkbox", name=name).check()
     press(page, "Validate")
-    upstream.slow = 0.0
     return page
+
+
+def test_an_account_that_a_check_took_out_of_the_filtered_list_is_said_to_have_left(
+    open_page: Open, session: str, upstream: Upstream
+) -> None:
+    page = open_page(session)
+    name = add(page, upstream, key="sk-wrong-0123456789abcdef")
+    page.goto(f"/cookies?name={name}")
+    page.get_by_role("checkbox", name=name).check()
+    press(page, "Reset state")
+    watching(page, upstream, name, state="active")
+    expect(row(page, name)).to_contain_text("No longer in this list", timeout=20_000)
 
 
 def test_a_check_says_that_nobody_answers_and_goes_on_when_somebody_does(
