@@ -1,12 +1,12 @@
 """The official SDKs read our streams, and make of them what we make of them ourselves."""
 
+from __future__ import annotations
+
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +15,11 @@ from opus_api.dialects import DIALECTS
 from opus_api.dialects import openai as openai_dialect
 from opus_api.upstreams import UPSTREAMS
 from opus_api.wire.messages import fold
-from tests import grammar
+from tests import grammar, sdks
 from tests.golden.pipeline import Exchange, answer
 from tests.golden.test_golden import CASES, Case
+from tests.properties.accumulators import anthropic_message, openai_completion
 from tests.properties.given import chat_streams, cut
-from tests.properties.sdks import anthropic_message, openai_completion
 
 GOLDEN = Path(grammar.__file__).parent / "golden"
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
@@ -49,7 +49,7 @@ def told(message: dict[str, Any]) -> dict[str, Any]:
 def test_the_anthropic_sdk_reads_every_golden_stream_as_we_fold_it(name: str) -> None:
     events = grammar.check(served(name))
     if events[-1]["type"] == "error":
-        with pytest.raises(anthropic.APIStatusError):
+        with pytest.raises(sdks.anthropic.APIStatusError):
             anthropic_message(served(name))
         return
     assert told(anthropic_message(served(name))) == told(fold(events))
@@ -59,7 +59,7 @@ def test_the_anthropic_sdk_reads_every_golden_stream_as_we_fold_it(name: str) ->
 def test_the_openai_sdk_reads_every_golden_stream_as_we_fold_it(name: str) -> None:
     chunks = [chunk for chunk in grammar.chunks(served(name)) if isinstance(chunk, dict)]
     if "error" in chunks[-1]:
-        with pytest.raises(openai.APIError):
+        with pytest.raises(sdks.openai.APIError):
             openai_completion(served(name))
         return
     case = Case(name)

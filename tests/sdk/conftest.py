@@ -1,13 +1,14 @@
 """The official SDKs, in front of one gateway that has an account of each kind with the fake upstream."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
+from tests import sdks
 from tests.fakes.upstream import Answer, Asked, Upstream
 from tests.live import KEY, Gateway, Gateways, unique
 
@@ -44,13 +45,13 @@ def live(gateways: Gateways) -> Iterator[Live]:
 
 
 @pytest.fixture(scope="module")
-def claude(live: Live) -> Iterator[Callable[..., anthropic.Anthropic]]:
-    clients: dict[str, anthropic.Anthropic] = {}  # each takes a tenth of a second to make
+def claude(live: Live) -> Iterator[Callable[..., sdks.anthropic.Anthropic]]:
+    clients: dict[str, sdks.anthropic.Anthropic] = {}  # each takes a tenth of a second to make
 
-    def client(**options: Any) -> anthropic.Anthropic:
+    def client(**options: Any) -> sdks.anthropic.Anthropic:
         if repr(options) not in clients:
             settled = {"api_key": KEY, "max_retries": 0, **options}
-            clients[repr(options)] = anthropic.Anthropic(base_url=live.gateway.url, **settled)
+            clients[repr(options)] = sdks.anthropic.Anthropic(base_url=live.gateway.url, **settled)
         return clients[repr(options)]
 
     yield client
@@ -59,13 +60,13 @@ def claude(live: Live) -> Iterator[Callable[..., anthropic.Anthropic]]:
 
 
 @pytest.fixture(scope="module")
-def gpt(live: Live) -> Iterator[Callable[..., openai.OpenAI]]:
-    clients: dict[str, openai.OpenAI] = {}
+def gpt(live: Live) -> Iterator[Callable[..., sdks.openai.OpenAI]]:
+    clients: dict[str, sdks.openai.OpenAI] = {}
 
-    def client(**options: Any) -> openai.OpenAI:
+    def client(**options: Any) -> sdks.openai.OpenAI:
         if repr(options) not in clients:
             settled = {"api_key": KEY, "max_retries": 0, **options}
-            clients[repr(options)] = openai.OpenAI(base_url=f"{live.gateway.url}/v1", **settled)
+            clients[repr(options)] = sdks.openai.OpenAI(base_url=f"{live.gateway.url}/v1", **settled)
         return clients[repr(options)]
 
     yield client

@@ -1,14 +1,15 @@
 """Both official SDKs talk with tools through the gateway, Amazon Q behind a TLS proxy for its names."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
+from tests import sdks
 from tests.fakes.amazonq import AmazonQ
 from tests.live import KEY, Gateway, gateway, unique, wait_until
 
@@ -49,18 +50,18 @@ def sign_in(running: Gateway, service: AmazonQ) -> dict[str, Any]:
 
 
 @pytest.fixture
-def claude(running: Gateway) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=running.url, api_key=KEY, max_retries=0) as client:
+def claude(running: Gateway) -> Iterator[sdks.anthropic.Anthropic]:
+    with sdks.anthropic.Anthropic(base_url=running.url, api_key=KEY, max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-def gpt(running: Gateway) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key=KEY, max_retries=0) as client:
+def gpt(running: Gateway) -> Iterator[sdks.openai.OpenAI]:
+    with sdks.openai.OpenAI(base_url=f"{running.url}/v1", api_key=KEY, max_retries=0) as client:
         yield client
 
 
-def test_the_anthropic_sdk_streams_a_conversation_with_tools(claude: anthropic.Anthropic) -> None:
+def test_the_anthropic_sdk_streams_a_conversation_with_tools(claude: sdks.anthropic.Anthropic) -> None:
     messages: list[Any] = [{"role": "user", "content": ASK}]
     tools: list[Any] = [{"name": NAME, "description": "Lists files", "input_schema": SCHEMA}]
     settled: dict[str, Any] = {"model": MODEL, "max_tokens": 500, "system": "Be brief.", "tools": tools}
@@ -81,7 +82,7 @@ def test_the_anthropic_sdk_streams_a_conversation_with_tools(claude: anthropic.A
     assert (second.usage.input_tokens, second.usage.output_tokens) == (20, 7)
 
 
-def test_the_openai_sdk_streams_a_conversation_with_tools(gpt: openai.OpenAI) -> None:
+def test_the_openai_sdk_streams_a_conversation_with_tools(gpt: sdks.openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": ASK}]
     tools: list[Any] = [{"type": "function", "function": {"name": NAME, "description": "d", "parameters": SCHEMA}}]
     with gpt.chat.completions.stream(model=MODEL, messages=messages, tools=tools) as stream:
@@ -169,7 +170,7 @@ def test_a_suspended_account_is_taken_out_and_another_answers(running: Gateway, 
         running.api("POST", "/v2/accounts/reset")
 
 
-def test_a_client_that_leaves_a_silent_answer_is_seen(running: Gateway, claude: anthropic.Anthropic) -> None:
+def test_a_client_that_leaves_a_silent_answer_is_seen(running: Gateway, claude: sdks.anthropic.Anthropic) -> None:
     with claude.messages.stream(model="amazonq/fake-silent", max_tokens=500, messages=SAYING) as stream:
         assert next(iter(stream.text_stream))
     (row,) = wait_until(lambda: running.api("GET", "/v2/logs?model=amazonq/fake-silent")["data"], 10.0)

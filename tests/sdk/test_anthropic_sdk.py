@@ -1,20 +1,22 @@
 """The official anthropic SDK against the running gateway, in front of every kind of upstream."""
 
+from __future__ import annotations
+
 import base64
 import time
 from collections.abc import Callable
 from typing import Any
 
-import anthropic
 import pytest
 
+from tests import sdks
 from tests.fakes.formats import INPUT, TEXT
 from tests.fakes.upstream import after, refusing
 from tests.live import unique, wait_until
 
 from .conftest import Live
 
-Claude = Callable[..., anthropic.Anthropic]
+Claude = Callable[..., "sdks.anthropic.Anthropic"]
 
 ASK: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
 TOOL: Any = {
@@ -162,7 +164,7 @@ def test_the_model_list_is_paged(claude: Claude, live: Live) -> None:
 def test_a_model_is_retrieved_by_its_id(claude: Claude, model: str) -> None:
     found = claude().models.retrieve(model)
     assert (found.id, found.type) == (model, "model")
-    with pytest.raises(anthropic.NotFoundError):
+    with pytest.raises(sdks.anthropic.NotFoundError):
         claude().models.retrieve("no/such model")
 
 
@@ -172,13 +174,13 @@ def test_a_model_is_retrieved_by_its_id(claude: Claude, model: str) -> None:
 def test_refusals_are_raised_as_the_class_of_their_status(claude: Claude, live: Live) -> None:
     live.model("openai")  # with a real account, practice serves no name but its own
     model = live.model("practice")
-    cases: list[tuple[dict[str, Any], dict[str, Any], type[anthropic.APIStatusError]]] = [
-        ({"api_key": "sk-nobody"}, {}, anthropic.AuthenticationError),
-        ({}, {"model": "no-such-model"}, anthropic.NotFoundError),
-        ({}, {"max_tokens": -1}, anthropic.BadRequestError),
-        ({}, {"messages": [{"role": "user", "content": "x" * (33 * 2**20)}]}, anthropic.APIStatusError),
-        ({}, {"messages": [{"role": "user", "content": "[[practice:429]]"}]}, anthropic.RateLimitError),
-        ({}, {"messages": [{"role": "user", "content": "[[practice:529]]"}]}, anthropic.InternalServerError),
+    cases: list[tuple[dict[str, Any], dict[str, Any], type[sdks.anthropic.APIStatusError]]] = [
+        ({"api_key": "sk-nobody"}, {}, sdks.anthropic.AuthenticationError),
+        ({}, {"model": "no-such-model"}, sdks.anthropic.NotFoundError),
+        ({}, {"max_tokens": -1}, sdks.anthropic.BadRequestError),
+        ({}, {"messages": [{"role": "user", "content": "x" * (33 * 2**20)}]}, sdks.anthropic.APIStatusError),
+        ({}, {"messages": [{"role": "user", "content": "[[practice:429]]"}]}, sdks.anthropic.RateLimitError),
+        ({}, {"messages": [{"role": "user", "content": "[[practice:529]]"}]}, sdks.anthropic.InternalServerError),
     ]
     statuses = []
     for options, changed, expected in cases:
@@ -195,19 +197,19 @@ def test_refusals_are_raised_as_the_class_of_their_status(claude: Claude, live: 
 @pytest.mark.parametrize(
     "status, expected, type_",
     [
-        (400, anthropic.BadRequestError, "invalid_request_error"),
-        (401, anthropic.InternalServerError, "overloaded_error"),
-        (402, anthropic.RateLimitError, "rate_limit_error"),
-        (404, anthropic.NotFoundError, "not_found_error"),
-        (413, anthropic.APIStatusError, "request_too_large"),
-        (429, anthropic.RateLimitError, "rate_limit_error"),
+        (400, "BadRequestError", "invalid_request_error"),
+        (401, "InternalServerError", "overloaded_error"),
+        (402, "RateLimitError", "rate_limit_error"),
+        (404, "NotFoundError", "not_found_error"),
+        (413, "APIStatusError", "request_too_large"),
+        (429, "RateLimitError", "rate_limit_error"),
     ],
 )
 def test_an_upstreams_refusal_has_its_class(
-    claude: Claude, live: Live, kind: str, stream: bool, status: int, expected: type[Exception], type_: str
+    claude: Claude, live: Live, kind: str, stream: bool, status: int, expected: str, type_: str
 ) -> None:
     model = live.model(kind, refusing(status, retry_after="30"))
-    with pytest.raises(expected) as caught:
+    with pytest.raises(getattr(sdks.anthropic, expected)) as caught:
         claude().messages.create(model=model, max_tokens=64, messages=ASK, stream=stream)
     assert caught.value.body["error"]["type"] == type_  # type: ignore[attr-defined]
 
@@ -216,7 +218,7 @@ def test_an_upstreams_refusal_has_its_class(
 def test_an_error_after_the_first_text_is_raised_from_the_stream(claude: Claude, live: Live, kind: str) -> None:
     model = live.model(kind, after(5))
     seen = []
-    with pytest.raises(anthropic.APIStatusError) as caught:  # noqa: SIM117
+    with pytest.raises(sdks.anthropic.APIStatusError) as caught:  # noqa: SIM117
         with claude().messages.stream(model=model, max_tokens=64, messages=ASK) as stream:
             seen.extend(stream.text_stream)
     assert seen
@@ -226,7 +228,7 @@ def test_an_error_after_the_first_text_is_raised_from_the_stream(claude: Claude,
 def test_a_retry_waits_as_long_as_the_gateway_says(claude: Claude, live: Live) -> None:
     name = unique("practice/retried")
     began = time.monotonic()
-    with pytest.raises(anthropic.RateLimitError):
+    with pytest.raises(sdks.anthropic.RateLimitError):
         claude(max_retries=1).messages.create(
             model=name, max_tokens=64, messages=[{"role": "user", "content": "[[practice:429]]"}]
         )
@@ -238,7 +240,7 @@ def test_what_no_retry_can_heal_is_not_retried(claude: Claude, live: Live) -> No
     name = unique("sdk-disabled")
     account = live.gateway.account("anthropic", live.upstream.url, models=[name])
     live.gateway.api("PUT", f"/api/cookies/{account['id']}", {"state": "disabled"})
-    with pytest.raises(anthropic.InternalServerError) as caught:
+    with pytest.raises(sdks.anthropic.InternalServerError) as caught:
         claude(max_retries=2).messages.create(model=name, max_tokens=64, messages=ASK)
     assert caught.value.status_code == 529
     assert caught.value.response.headers["x-should-retry"] == "false"

@@ -1,10 +1,13 @@
 """The official SDKs' own accumulators, fed without a network."""
 
+from __future__ import annotations
+
+from functools import cache
 from typing import Any
 
-import anthropic
 import httpx2
-import openai
+
+from tests import sdks
 
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 
@@ -22,21 +25,29 @@ class _Served(httpx2.MockTransport):
 
 _SERVED = _Served()
 _HTTP = httpx2.Client(transport=_SERVED)
-_ANTHROPIC = anthropic.Anthropic(api_key="x", base_url="http://test", max_retries=0, http_client=_HTTP)
-_OPENAI = openai.OpenAI(api_key="x", base_url="http://test", max_retries=0, http_client=_HTTP)
+
+
+@cache
+def _anthropic() -> sdks.anthropic.Anthropic:
+    return sdks.anthropic.Anthropic(api_key="x", base_url="http://test", max_retries=0, http_client=_HTTP)
+
+
+@cache
+def _openai() -> sdks.openai.OpenAI:
+    return sdks.openai.OpenAI(api_key="x", base_url="http://test", max_retries=0, http_client=_HTTP)
 
 
 def anthropic_message(stream: bytes) -> dict[str, Any]:
     """The message that the anthropic SDK makes of a stream. Raises APIStatusError for an error event."""
     _SERVED.stream = stream
-    with _ANTHROPIC.messages.stream(max_tokens=9, **ASKED) as events:
+    with _anthropic().messages.stream(max_tokens=9, **ASKED) as events:
         return events.get_final_message().to_dict()
 
 
 def openai_completion(stream: bytes) -> dict[str, Any]:
     """The completion that the openai SDK makes of a stream. Raises APIError for an error."""
     _SERVED.stream = stream
-    with _OPENAI.chat.completions.stream(**ASKED) as events:
+    with _openai().chat.completions.stream(**ASKED) as events:
         for _ in events:
             pass
         return events.current_completion_snapshot.to_dict()
