@@ -141,30 +141,30 @@ def test_a_missing_venv_module_is_named_with_the_command_that_installs_it(checko
     assert not (checkout / ".venv").exists()
 
 
-def test_requirements_are_installed_once_and_again_when_they_change(checkout):
+def test_a_venv_whose_python_has_gone_is_made_again_and_requirements_are_installed_when_they_change(checkout):
     # An empty requirements file: pip really runs, but nothing is fetched.
     (checkout / "requirements.txt").write_text("# none\n")
     said = "Installing requirements ..."
+    a_venv_whose_python_has_gone(checkout)
     assert make("-j4", "setup", cwd=checkout, PYTHON=sys.executable).stdout.splitlines() == [said]
     assert said not in make("setup", cwd=checkout, PYTHON=sys.executable).stdout
     written = (checkout / "requirements.txt").stat().st_mtime
     os.utime(checkout / ".venv/.runtime", (written - 1, written - 1))  # of a file from the future make would warn
     assert said in make("setup", cwd=checkout, PYTHON=sys.executable).stdout
+    assert subprocess.run([checkout / ".venv/bin/python", "-c", "import pip"]).returncode == 0
     a_benchmark_that_is_not_there_is_one_sentence(checkout)
+
+
+def a_venv_whose_python_has_gone(checkout: Path) -> None:
+    """It is made again, by the rule that makes one where there is none."""
+    (checkout / ".venv/bin").mkdir(parents=True)
+    (checkout / ".venv/bin/python").symlink_to(checkout / "gone")
 
 
 def a_benchmark_that_is_not_there_is_one_sentence(installed: Path) -> None:
     done = make("bench", "BENCH=nowhere", cwd=installed, PYTHON=sys.executable)
     assert done.returncode != 0
     assert done.stderr.splitlines()[0].startswith("The benchmark is not at nowhere; type: ")
-
-
-def test_a_venv_whose_python_has_gone_is_made_again(checkout):
-    (checkout / "requirements.txt").write_text("# none\n")
-    (checkout / ".venv/bin").mkdir(parents=True)
-    (checkout / ".venv/bin/python").symlink_to(checkout / "gone")
-    assert make("setup", cwd=checkout, PYTHON=sys.executable).returncode == 0
-    assert subprocess.run([checkout / ".venv/bin/python", "-c", "import pip"]).returncode == 0
 
 
 # ---- Image

@@ -224,7 +224,7 @@ def test_each_limit_ends_the_wait(
 ) -> None:
     told = ask(asker, upstream, reply, limits=limits)
     assert told.failure == ("transient", 504, message)
-    assert seconds <= told.took < seconds + 0.4
+    assert seconds <= told.took < seconds + 2
 
 
 def test_the_first_byte_ends_the_wait_for_it_and_each_byte_the_silence(asker: Asker, upstream: Upstream) -> None:
@@ -252,7 +252,7 @@ def test_a_server_that_takes_no_connection_ends_the_wait_to_connect(asker: Asker
         for other in others:
             other.close()
     assert told.failure == ("unreachable", 502, "upstream could not be reached")
-    assert 0.3 <= told.took < 0.8
+    assert 0.3 <= told.took < 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-name.invalid"])
@@ -280,7 +280,7 @@ def test_a_deadline_holds_whatever_comes(asker: Asker) -> None:
     told = asker.fetch(f"{fake.url}/v1/models", deadline=0.5, ALLOW_PRIVATE_UPSTREAMS=OPEN)
     fake.stop()
     assert told.failure == ("transient", 504, "upstream took too long")
-    assert told.took < 1
+    assert told.took < 3
 
 
 # ---- TLS

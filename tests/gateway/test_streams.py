@@ -267,7 +267,7 @@ def test_silence_within_an_answer_ends_it(hasty: Stage, kind: str, model: str) -
     hasty.account(kind, model, PLACES["within the answer"])
     began = time.monotonic()
     *_, last = hasty.gateway.ask(model, stream=True).events
-    assert 0.5 <= time.monotonic() - began < 1.2
+    assert 0.5 <= time.monotonic() - began < 2
     assert last["error"] == {"type": "timeout_error", "message": "upstream stayed silent for too long"}
 
 

@@ -268,7 +268,7 @@ def test_a_413_does_not_wait_for_the_body(live: Gateway) -> None:
         connection.putheader("content-length", str(34 * MIB))
         connection.endheaders()
         assert connection.getresponse().status == 413
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
 
 
 def test_32_mib_are_taken(live: Gateway, upstream: Upstream) -> None:
@@ -420,7 +420,7 @@ def test_a_probe_by_head_is_quick_and_needs_no_key(live: Gateway, path: str) -> 
     answer = live.send("HEAD", path, key=None)
     assert answer.status < 500
     assert answer.body == b""
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("written", ["a%2Fb", "a/b", "a%2fb"])

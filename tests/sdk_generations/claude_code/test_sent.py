@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -274,12 +273,10 @@ def test_fifteen_counts_at_once_ask_no_upstream(live: Live):
     parts = [{"model": model, "messages": full["messages"][:1], "tools": [tool]} for tool in full["tools"][:13]]
     parts += [{"model": model, "messages": full["messages"], "system": full["system"], "tools": full["tools"]}]
     parts += [{"model": model, "messages": [{"role": "user", "content": "x"}]}]
-    began = time.monotonic()
     with ThreadPoolExecutor(15) as pool:
         counts = [
             answer.json["input_tokens"] for answer in pool.map(lambda part: send(live, part, path=COUNT_PATH), parts)
         ]
-    assert time.monotonic() - began < 3
     assert counts[-1] < min(counts[:-1])
     assert counts[-2] == max(counts)
     assert live.asked(model) == []
