@@ -33,6 +33,7 @@ run: $(RUNTIME) ## start the service on SQLite
 
 # Six processes on two cores: half of the tests wait for services, timers and browsers. Before, one process reads all
 # files: pytest rewrites every assert, and else each of the six would do so. What it has to complain of they say again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: check browser generations ## set everything up, check the code, run all tests
 	@$(BIN)/python -m pytest --collect-only -qq > /dev/null || true
 	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder

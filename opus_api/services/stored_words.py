@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from opus_api.wire.errors import Phrase
 
@@ -43,10 +44,11 @@ def state(text: str) -> str:
 
 def _read(text: str, phrases: Iterable[Phrase]) -> str:
     for phrase in phrases:
-        if found := _pattern(phrase).fullmatch(text):
+        if found := _pattern(phrase.template).fullmatch(text):
             return Phrase(phrase.template, **found.groupdict())
     return text
 
 
-def _pattern(phrase: Phrase) -> re.Pattern[str]:
-    return re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>.*?)", re.escape(phrase.template)), re.DOTALL)
+@cache  # a page asks for each of them in each of its rows
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>.*?)", re.escape(template)), re.DOTALL)
