@@ -42,8 +42,10 @@ def probe(credentials: Credentials) -> Flow[Probe]:
         quota = read_quota(_parsed(response.body))
     elif (failure := amazonq_failures.of_response(response, credentials)).verdict is Verdict.SUSPENDED:
         return refused(response, failure)
-    lacking = " No profile of the organisation was found; set its ARN." if _lacks_profile(credentials) else ""
-    return Probe(True, _found(len(listed), quota) + lacking, listed, quota=quota, places=places)
+    found = _found(len(listed), quota)
+    if _lacks_profile(credentials):
+        found = Phrase("%(said)s No profile of the organisation was found; set its ARN.", said=found)
+    return Probe(True, found, listed, quota=quota, places=places)
 
 
 def refused(response: HttpResponse, failure: Failure) -> Probe:
@@ -60,9 +62,17 @@ def refused(response: HttpResponse, failure: Failure) -> Probe:
     return Probe(False, said, failure=failure)
 
 
-def _found(models: int, quota: Mapping[str, Any] | None) -> str:
-    used = f" {quota['used']:g} of {quota['limit']:g} {quota['unit']} used." if quota else ""
-    return f"The account works; {models} models.{used}"
+def _found(models: int, quota: Mapping[str, Any] | None) -> Phrase:
+    if quota is None:
+        return Phrase("The account works; %(n)s models.", n=models)
+    used, limit, unit = quota["used"], quota["limit"], quota["unit"]
+    return Phrase(
+        "The account works; %(n)s models. %(used)s of %(limit)s %(unit)s used.",
+        n=models,
+        used=f"{used:g}",
+        limit=f"{limit:g}",
+        unit=Phrase(unit),
+    )
 
 
 # ---- the profile

@@ -89,6 +89,18 @@ def test_once_approved_the_page_leads_to_the_account(person: FlaskClient, servic
     assert f'href="/cookies/sign-in?account_id={account.id}"' in edit
 
 
+def test_what_a_check_found_is_in_the_language_of_the_page(person: FlaskClient, service: AmazonQ) -> None:
+    where = begun(person)
+    service.approve(next(iter(service.devices.values())).user_code)
+    is_due()
+    person.get(where)
+    path = f"/cookies/{db.session.query(Account).one().id}/validate"
+    headers = {"Accept-Language": "zh-CN"}
+    data = {"csrf_token": token(person, "/password")}
+    page = person.post(path, data=data, headers=headers, follow_redirects=True).text
+    assert "账号可用，共 22 个模型。已用 12.4 / 50 积分。" in page
+
+
 def test_an_account_that_ended_is_signed_in_again(person: FlaskClient, service: AmazonQ) -> None:
     where = begun(person)
     service.approve(next(iter(service.devices.values())).user_code)
