@@ -10,6 +10,7 @@ from typing import Any
 from flask import abort, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.wrappers import Response
@@ -49,6 +50,10 @@ MOST_EVENTS = 10  # of an account's history
 FILTERS = ("name", "provider", "state")
 STATES = ("active", "cooling", "invalid", "disabled")
 CLAUDE_NAMES = "claude-*"
+DELETED_MEANWHILE = _l(
+    "This account was deleted meanwhile. Nothing was saved; here is what you typed, to save as a new account. Or "
+    "restore the deleted one in another tab, under Recently deleted, and load this page again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +306,17 @@ def edit(account_id: int) -> str:
 @keeps_typed
 def update(account_id: int) -> ResponseReturnValue:
     """Changes what differs; a secret left empty stays."""
+    try:
+        return _update(account_id)
+    except (NotFound, StaleDataError):
+        provider = request.form.get("provider")
+        if provider not in ACCOUNT_PROVIDERS:  # sent by no page
+            raise
+        db.session.rollback()
+        return _gone_page(UPSTREAMS[provider])
+
+
+def _update(account_id: int) -> ResponseReturnValue:
     account = accounts().get(account_id)
     form, present = _edit_form(account)(), _edit_form(account).showing(_editable(account))
     if form.validate_on_submit() and not form.is_overtaken(present):
@@ -328,6 +344,14 @@ def _edit_page(account: Account, form: AccountForm) -> str:
     row, events = row_of(account), account_events.newest(account.id, MOST_EVENTS)
     upstream = UPSTREAMS[account.provider]
     return render_template("cookies/edit.html", row=row, upstream=upstream, form=form, events=events)
+
+
+def _gone_page(upstream: Upstream) -> str:
+    """What was typed for an account that somebody deleted meanwhile, as the form of a new one."""
+    form = account_form(upstream)()
+    form.form_errors.append(str(DELETED_MEANWHILE))
+    form.ask_again()
+    return render_template("cookies/new.html", upstream=upstream, form=form, shown_once=True)
 
 
 # --- One account's buttons ------------------------------------------------------------------------------------------

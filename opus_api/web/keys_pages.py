@@ -185,7 +185,8 @@ def update(key_id: int) -> ResponseReturnValue:
             return redirect(url_for(".index"))
         except ApiError as error:
             form.refuse(error)
-    return _edit_page(api_keys.get(key_id), form)
+    key = api_keys.get(key_id)
+    return _edit_page(key, form) if key.revoked_at is None else _gone_page(form)
 
 
 def _editable(key: ApiKey) -> dict[str, Any]:
@@ -196,6 +197,15 @@ def _editable(key: ApiKey) -> dict[str, Any]:
 def _edit_page(key: ApiKey, form: KeyForm) -> str:
     usage = {"requests": key.requests, "input_tokens": key.input_tokens, "output_tokens": key.output_tokens}
     return render_template("keys/edit.html", row=row_of(key, usage), form=form)
+
+
+def _gone_page(form: KeyForm) -> str:
+    """What was typed for a key that somebody revoked meanwhile, as the form of a new one."""
+    said = gettext(
+        "This key was revoked meanwhile. Nothing was saved; here is what you typed, to make a new key of it."
+    )
+    form.form_errors = [said]
+    return render_template("keys/new.html", form=form, shown_once=True)
 
 
 # --- Revoke ---------------------------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy.orm.exc import StaleDataError
 
 from opus_api.extensions import db
 from opus_api.models import Account, ApiKey
+from opus_api.services.accounts import Accounts
 from tests.web.conftest import sign_in, token
 from tests.web.test_keys_pages import add as add_key
 from tests.web.test_keys_pages import control, made
@@ -155,6 +157,59 @@ def test_two_new_secrets_of_one_account_are_told_apart(person: FlaskClient) -> N
     assert "meanwhile, to: •••• wxyz" in page
     db.session.expire_all()
     assert account.api_key == "sk-first-0123456789wxyz"
+
+
+def test_what_was_typed_for_an_account_that_is_gone_can_be_saved_as_a_new_one(person: FlaskClient) -> None:
+    account = add()
+    path = f"/cookies/{account.id}/edit"
+    mine = fields(person.get(path).text) | {"name": "mine", "priority": "7", "api_key": "sk-typed-0123456789"}
+    person.post(f"/cookies/{account.id}/delete", data=mine)
+    page = person.post(path, data=mine).text
+    assert "This account was deleted meanwhile." in page
+    assert 'action="/cookies/new?provider=openai"' in page
+    assert 'value="7"' in control(page, "priority")
+    assert page.count(AGAIN) == 1
+    assert "sk-typed" not in page
+    assert 'name="language"' not in page, "no address shows it again"
+    again = fields(page) | {"api_key": "sk-typed-0123456789"}
+    assert person.post("/cookies/new?provider=openai", data=again).status_code == 302
+    assert [(one.name, one.priority) for one in db.session.query(Account)] == [("mine", 7)]
+
+
+def test_a_deleted_account_that_is_restored_takes_what_was_typed(person: FlaskClient) -> None:
+    path = f"/cookies/{add().id}/edit"
+    mine = fields(person.get(path).text) | {"name": "mine"}
+    person.post(path.replace("edit", "delete"), data=mine)
+    assert "deleted meanwhile" in person.post(path, data=mine).text
+    person.post(path.replace("cookies/", "cookies/deleted/").replace("edit", "restore"), data=mine)
+    assert person.post(path, data=mine).status_code == 302  # as a browser does that loads the page again
+    assert [one.name for one in db.session.query(Account)] == ["mine"]
+
+
+def test_an_account_that_is_deleted_while_it_is_saved_keeps_what_was_typed(
+    person: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(*_: object) -> None:
+        raise StaleDataError
+
+    path = f"/cookies/{add().id}/edit"
+    mine = fields(person.get(path).text) | {"priority": "7"}
+    monkeypatch.setattr(Accounts, "update", overtaken)
+    page = person.post(path, data=mine).text
+    assert "This account was deleted meanwhile." in page
+    assert 'value="7"' in control(page, "priority")
+
+
+def test_what_was_typed_for_a_key_that_is_revoked_can_be_made_a_new_one(person: FlaskClient) -> None:
+    path = f"/keys/{add_key().id}/edit"
+    mine = fields(person.get(path).text) | {"limits.rpm": "many"}
+    person.post(path.replace("edit", "revoke"), data=mine)
+    for typed in ("many", "7"):
+        page = person.post(path, data=mine | {"limits.rpm": typed}).text
+        assert "This key was revoked meanwhile." in page
+        assert 'action="/keys/new"' in page
+        assert f'value="{typed}"' in control(page, "limits.rpm")
+    assert "sk-opus-" in person.post("/keys/new", data=fields(page)).text
 
 
 @pytest.mark.parametrize("what", ["edit", "validate", "state", "reset", "saved", "delete"])

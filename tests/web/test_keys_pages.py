@@ -194,7 +194,7 @@ def test_revoking_asks_first_and_is_for_good(person: FlaskClient, post: Callable
     page = person.get(f"/keys/{key.id}/edit").text
     assert "nothing brings it back" in page
     assert "<textarea" not in page
-    assert "This key is revoked" in post(f"/keys/{key.id}/edit", name="back")
+    assert "This key was revoked meanwhile" in post(f"/keys/{key.id}/edit", name="back")
     db.session.refresh(key)
     assert (key.name, key.revoked_at is None) == ("laptop", False)
 
