@@ -175,7 +175,8 @@ def _drain_when_stopping(worker: Any) -> None:
     while worker.alive:
         gevent.sleep(0.2)
     _watch_the_other_generation(worker)
-    worker.app.callable.extensions["jobs"].stop()  # another worker, or the next, goes on with them at once
+    # Another worker, or the next, goes on with them at once. Streams do not wait for a database that is away.
+    gevent.spawn(worker.app.callable.extensions["jobs"].stop)
     limit = worker.cfg.graceful_timeout
     gevent.sleep(max(limit - 5, limit / 2))
     worker.app.callable.extensions["gateway"].end()

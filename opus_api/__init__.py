@@ -84,6 +84,7 @@ def _services(app: Flask, settings: Settings) -> None:
     app.extensions["sign_ins"] = SignIns(settings, transport, engine, accounts)
     app.extensions["transport"] = transport
     app.extensions["state"] = state
+    state.on_gap = snapshots.renew  # what keys have used is told anew
     app.extensions["snapshots"] = snapshots
     app.extensions["recorder"] = recorder
     app.extensions["accounts"] = accounts

@@ -12,6 +12,7 @@ from typing import Any
 
 import gevent
 from flask import Flask
+from gevent.lock import RLock
 from huey import MemoryHuey
 from huey.consumer import Consumer
 from sqlalchemy.exc import SQLAlchemyError
@@ -46,21 +47,28 @@ class Jobs:
         self._running: set[str] = set()
         self._consumer: _Consumer | None = None
         self._leader: gevent.Greenlet[[], None] | None = None
+        self._may_hold = False  # the lease
+        self._stopping = RLock()
 
     def start(self) -> None:
         self._leader = gevent.spawn(self._lead)
 
     def stop(self) -> None:
-        """End what runs here and let another process lead at once."""
-        if self._leader is not None:
-            self._leader.kill()
-            self._leader = None
-        if self._consumer is not None:
+        """End what runs here and let another process lead at once. Who comes second waits for the first."""
+        with self._stopping:
+            if self._leader is not None:
+                self._leader.kill()
+                self._leader = None
             self._step_down()
-            try:
-                self._lease.give_back()
-            except SQLAlchemyError as error:
-                log.warning("the lease for jobs ends by itself (%s)", type(error).__name__)
+            if self._may_hold:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        self._may_hold = False
+        try:
+            self._lease.give_back()
+        except SQLAlchemyError as error:
+            log.warning("the lease for jobs ends by itself (%s)", type(error).__name__)
 
     @property
     def is_leading(self) -> bool:
@@ -77,7 +85,8 @@ class Jobs:
     def _look(self) -> None:
         """Lead when nobody does, go on leading, or stop: without the database there is nothing to be done."""
         try:
-            held = self._lease.take()
+            self._may_hold = True  # until the database has said otherwise: it may be stopped while it asks
+            held = self._may_hold = self._lease.take()
             if held and self._consumer is None:
                 jobs.take_over(self._engine, self._jobs)
                 self._consumer = self._begin()

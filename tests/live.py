@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 KEY = "sk-client-0123456789"
 PASSWORD = "correct horse battery"
-CONF, HASTY = "gunicorn.conf.py", "tests/fakes/hasty.conf.py"
+CONF, HASTY, LEADING = "gunicorn.conf.py", "tests/fakes/hasty.conf.py", "tests/fakes/leading.conf.py"
 LOOPBACK = "127.0.0.0/8"
 
 _names = itertools.count(1)

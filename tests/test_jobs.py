@@ -25,7 +25,7 @@ from opus_api.jobs import Jobs
 from opus_api.models import JobRun, now
 from opus_api.services.jobs import Lease
 from opus_api.services.upkeep import JOBS, Job, Means
-from tests.live import Gateway, installed, wait_until
+from tests.live import LEADING, Gateway, installed, wait_until
 from tests.processes import GUNICORN, clean, free_port
 
 
@@ -102,6 +102,20 @@ def test_one_leads_and_another_takes_over_at_once_when_it_stops(make: Make) -> N
     until(lambda: second.is_leading)
     gevent.sleep(0.5)
     assert ran == ["x"]  # it is due in an hour, whoever leads
+
+
+def test_who_is_stopped_as_it_begins_to_lead_gives_that_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    begins: list[object] = []
+
+    def slow(*arguments: object) -> None:
+        begins.append(arguments)
+        gevent.sleep(60)
+
+    monkeypatch.setattr("opus_api.services.jobs.take_over", slow)
+    found = make(Job("greet", 3600, lambda means: ""))
+    until(lambda: begins)
+    found.stop()
+    assert Lease(db.engine, "jobs", 30).take()
 
 
 def test_what_was_cut_off_is_due_again_and_never_runs_twice_at_once(make: Make) -> None:
@@ -230,23 +244,12 @@ def test_another_process_goes_on_when_the_leader_is_killed(tmp_path: Path, envir
     assert took < 5  # the lease, a look, the job
 
 
-FAST = """
-exec(open("gunicorn.conf.py").read())
-_real = _start_jobs
-def _start_jobs(app):
-    from opus_api import jobs
-    jobs.START_DELAY = 0.0
-    _real(app)
-"""
-
-
 def test_the_service_runs_its_jobs_tells_of_them_and_still_stops_when_asked(migrated: Path, tmp_path: Path) -> None:
-    conf, port = tmp_path / "fast.conf.py", free_port()
-    conf.write_text(FAST)
+    port = free_port()
     data = Path(shutil.copytree(installed(migrated), tmp_path / "data"))
     environment = {"DATA_DIR": str(data), "PORT": str(port), "GRACEFUL_TIMEOUT": "5"}
     process = subprocess.Popen(
-        [*GUNICORN[:-1], str(conf), "wsgi:app"], cwd=ROOT, env=clean(environment), stderr=subprocess.DEVNULL
+        [*GUNICORN[:-1], LEADING, "wsgi:app"], cwd=ROOT, env=clean(environment), stderr=subprocess.DEVNULL
     )
     found = Gateway(f"http://127.0.0.1:{port}", port, data, environment, process, tmp_path / "log")
     try:

@@ -7,7 +7,7 @@ into the sums of its key and accounts in the transaction that first stores it, s
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -210,8 +210,15 @@ class Recorder:
             log.error("a row of the request log was dropped (%s)", type(error).__name__)
 
     def _write_states(self) -> None:
+        """In parts: an outage leaves more than one transaction has time for. What cannot be written stays."""
+        self._states = deque(_needed(self._states))
+        for _ in range(0, len(self._states), self.BATCH):
+            self._write_some_states()
+            gevent.sleep(database.LET_OTHERS)
+
+    def _write_some_states(self) -> None:
         """Takes what it writes, and puts it back when that fails."""
-        states = [self._states.popleft() for _ in range(len(self._states))]
+        states = [self._states.popleft() for _ in range(min(self.BATCH, len(self._states)))]
         try:
             self._commit(lambda connection: _set_states(connection, states))
         except UNSTORABLE as error:
@@ -382,6 +389,14 @@ SET_STATE = (
         updated_at=ACCOUNTS.c.updated_at,
     )
 )
+
+
+def _needed(states: Collection[AccountState]) -> list[AccountState]:
+    """The newest of each account, and those that leave an event: whatever else they say is overtaken."""
+    newest: dict[int, int] = {}
+    for change in states:
+        newest[change.account_id] = max(change.version, newest.get(change.account_id, change.version))
+    return [one for one in states if one.was != one.state or one.version == newest[one.account_id]]
 
 
 def _set_states(connection: Connection, states: Iterable[AccountState]) -> None:

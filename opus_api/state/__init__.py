@@ -91,7 +91,12 @@ class State(Protocol):
     """Every method is atomic, over all workers. The memory engine never switches greenlets, so neither do its callers
     there. What decides who may begin (``pick``, ``hold``, ``spend``) raises StateUnavailable when the engine is away
     for too long.
+
+    ``gaps``: how often it may have forgotten what it was told once; ``on_gap`` is called at each.
     """
+
+    gaps: int
+    on_gap: Callable[[], None]
 
     def fleet(self) -> Fleet:
         """How every account stands."""

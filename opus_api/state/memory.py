@@ -15,6 +15,8 @@ MOST = 100_000  # bindings, windows and names with strikes remembered, of each
 
 
 class MemoryState:
+    gaps = 0
+
     def __init__(self, clock: Callable[[], float] = clock.now) -> None:
         self._clock = clock
         self._fleet = Fleet()
@@ -28,6 +30,7 @@ class MemoryState:
         self._strikes: OrderedDict[str, Strikes] = OrderedDict()
         self._notes: deque[str] = deque(maxlen=NOTES)
         self._noted = 0.0
+        self.on_gap: Callable[[], None] = lambda: None  # there is none
 
     # ---- accounts
 

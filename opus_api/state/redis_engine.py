@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import gevent
 import redis
+from gevent.event import Event
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -47,6 +48,10 @@ TIMEOUT = 0.5  # seconds for Redis to answer, or it counts as away
 TRIES = 100  # of one change, when other workers are quicker
 
 
+class Forgotten(redis.RedisError):
+    """Redis knows less than before: it was restarted or emptied. Like one that is away it is told at the next beat."""
+
+
 class RedisState:
     """``patience``: seconds after which a silent worker's places are free. ``last_view``: seconds that a worker goes
     on without Redis. Raises redis.RedisError for an address that cannot be understood."""
@@ -74,6 +79,10 @@ class RedisState:
         self._own = MemoryState(clock)  # this worker's places, and its last view of everything
         self._revision = "0"
         self._away_since: float | None = time.monotonic()  # until the first beat
+        self._told = Event()  # Redis knows what this worker knows, or is away
+        self._told.set()
+        self.gaps = 0
+        self.on_gap: Callable[[], None] = lambda: None
         self._heart: gevent.Greenlet[[], None] | None = None
 
     # ---- accounts
@@ -87,6 +96,8 @@ class RedisState:
     def _current(self) -> Fleet:
         if self._redis.get(f"{PREFIX}revision") != self._revision_seen:
             revision, text = self._redis.mget(f"{PREFIX}revision", f"{PREFIX}fleet")
+            if int(revision or 0) < int(self._revision):
+                raise Forgotten
             self._see(revision or "0", load(text) if text else Fleet())
         return self._own.fleet()
 
@@ -124,9 +135,12 @@ class RedisState:
     def _pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
         known = json.dumps(candidates)  # each a list, in the order of its fields
         order = json.dumps(STRATEGIES[strategy])
-        found = self._run("pick", known, order, now, self._worker, self._patience, SLOW_START, SLOW_START_FULL)
+        about = (self._worker, self._patience, SLOW_START, SLOW_START_FULL, self._revision)
+        found = self._run("pick", known, order, now, *about)
         if not found:
             return None
+        if found[0] < 0:
+            raise Forgotten
         chosen = candidates[found[0]]
         held = Held(chosen.account_id, chosen.model, tuple(found[1]))
         self._own.took(held)
@@ -142,12 +156,14 @@ class RedisState:
 
     def _let_go(self, names: Sequence[str]) -> None:
         """What Redis does not hear of now, it hears when it is back: then all places are counted anew."""
+        self._told.wait()
         for name in names:
             self._own.let_go(name)
         if self._away_since is None:
             try:
                 self._run("let_go", self._worker, *names)
             except redis.RedisError as error:
+                self._told.wait()
                 self._lost(error)
 
     def in_flight(self, name: str) -> int:
@@ -255,7 +271,7 @@ class RedisState:
         """Say that this worker lives. When Redis is back, tell it what it may have missed."""
         away = self._away_since is not None
         try:
-            revision = self._run("beat", self._worker, self._patience, json.dumps(self._own.places()), int(away))
+            revision = self._beat(self._own.places(), away)
             if away or int(revision) < int(self._revision):
                 self._return()
             else:
@@ -263,15 +279,35 @@ class RedisState:
         except redis.RedisError as error:
             self._lost(error)
 
+    def _beat(self, places: Mapping[str, int], anew: bool) -> str:
+        return str(self._run("beat", self._worker, self._patience, json.dumps(places), int(anew)))
+
     def _return(self) -> None:
-        """Redis is there again, perhaps empty: what this worker found out meanwhile counts as well."""
-        own, seen = self._own.fleet(), self._revision
-        self._revision = "-1"
+        """Redis is there again, perhaps empty: what this worker found out meanwhile counts as well.
+
+        Nothing begins or ends until all of it is told: what happened in between would be known here alone, and a place
+        that was let go would stay taken.
+        """
+        self._told.clear()
+        own = self._own.fleet()
+        try:
+            self._tell(own)
+        except redis.RedisError:
+            self._own.look(own)
+            raise
+        finally:
+            self._told.set()
+
+    def _tell(self, own: Fleet) -> None:
+        seen, self._revision = self._revision, "-1"
         self._update(lambda shared: merged(shared, own))
         if uses := self._own.uses():
             self._run("seed", json.dumps(uses))
-        if self._away_since is not None and seen != "0":
+        self._beat(self._own.places(), anew=True)
+        if seen != "0":
             log.warning("Redis is back")
+            self.gaps += 1
+            self.on_gap()
         self._away_since = None
 
     def _lost(self, error: redis.RedisError) -> None:
@@ -283,10 +319,12 @@ class RedisState:
         """Of Redis, or of this worker's last view."""
         if self._heart is None and self._away_since is not None:
             self.beat()  # a command's process has no heart
+        self._told.wait()
         if self._away_since is None:
             try:
                 return shared()
             except redis.RedisError as error:
+                self._told.wait()  # it is back already, but does not know of this: it is told once more
                 self._lost(error)
         return alone()
 

@@ -87,9 +87,11 @@ local function wanted(prefix, candidates, order)
   return found
 end
 
--- candidates (JSON), the order of facts (JSON), now, worker, patience, slow start, its full share
+-- candidates (JSON), the order of facts (JSON), now, worker, patience, slow start, its full share, the revision of the
+-- fleet that the worker knows: one that is older tells that everything was forgotten, also what may not be picked
 local function pick(keys, args)
   local prefix, now = keys[1], tonumber(args[3])
+  if tonumber(redis.call('GET', prefix .. 'revision') or 0) < tonumber(args[8]) then return {-1} end
   local workers = alive(prefix, tonumber(args[5]))
   local chosen, places
   for _, candidate in ipairs(wanted(prefix, cjson.decode(args[1]), cjson.decode(args[2]))) do

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import signal
 import socket
+import sqlite3
 import statistics
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 from tests import bars
 from tests.fakes.upstream import FOREVER, Asked, Reply, Upstream, spoken, streamed
 from tests.gateway.conftest import Stage
-from tests.live import KEY, Answer, Gateway, body, gateway, read, wait_until
+from tests.live import KEY, LEADING, Answer, Gateway, body, gateway, read, wait_until
 from tests.raw import CHAT, MESSAGES, answer, connected, head, request, to_the_end
 
 STREAMED = {"anthropic": MESSAGES, "openai": CHAT}
@@ -120,6 +121,20 @@ def test_when_it_stops_every_stream_ends_in_its_protocol(stoppable: Stage) -> No
 @pytest.mark.parametrize("stoppable", [8], indirect=True)
 def test_when_it_stops_200_streams_end_in_their_protocol(stoppable: Stage) -> None:
     stopped(stoppable, 200)
+
+
+def test_when_it_stops_streams_do_not_wait_for_a_database_that_is_locked(migrated: Path) -> None:
+    """Whoever leads the jobs gives that back first."""
+    with gateway(migrated, LEADING, GRACEFUL_TIMEOUT="6") as live, closing(sqlite3.connect(live.database)) as other:
+        wait_until(lambda: other.execute("SELECT owner FROM leases").fetchall())
+        with live.streaming("practice/endless", messages=PRACTICE) as unfinished:
+            assert unfinished.readline() == b"event: message_start\n"
+            other.execute("BEGIN IMMEDIATE")
+            live.process.terminate()
+            told = unfinished.read()
+        other.rollback()
+    assert b"event: error\n" in told
+    assert b"restarting" in told
 
 
 @pytest.mark.parametrize("stoppable", [6], indirect=True)

@@ -19,6 +19,7 @@ from opus_api.gateway.limits import OUTPUT_ESTIMATE, Limits, Spent
 from opus_api.services.snapshot import KeyValue
 from opus_api.state import StateUnavailable
 from opus_api.state.memory import MemoryState
+from opus_api.state.redis_engine import RedisState
 from opus_api.wire.errors import RateLimited
 from opus_api.wire.request import Call
 from tests.chaos.servers import Redis
@@ -135,6 +136,22 @@ def test_a_month_is_the_calendars_and_survives_a_restart(counted: Counted) -> No
     another_worker.admit(key, Call("openai", "m", False, {"max_tokens": 50}, lambda c: c.body, input_estimate=50))
     counted.clock.now += 12 * 3600
     counted.admit(limits, estimate=500, month_tokens=700, max_tokens=500)  # February
+
+
+def test_a_redis_that_forgot_the_month_is_told_it_again(redis_server: Redis, redis_url: str) -> None:
+    state = RedisState(redis_url, patience=30.0)
+    told: list[str] = []
+    state.on_gap = lambda: told.append("renew")  # of the service: read anew what keys have used by now
+    state.update(lambda fleet: replace(fleet, snapshot=1))
+    limits, month = Limits(state), datetime.now(UTC).strftime("%Y-%m")
+    key = KeyValue(1, "k", False, None, {"monthly_tokens": 1000}, None, month, 700)
+    assert limits.used(key)["monthly_tokens"] == 700
+    redis_server.stop()
+    redis_server.start()
+    state.beat()
+    assert limits.used(replace(key, month_tokens=800))["monthly_tokens"] == 800
+    assert told == ["renew"]
+    state.stop()
 
 
 def test_what_a_key_has_taken_counts_what_runs_and_what_was_used_before(counted: Counted) -> None:

@@ -252,6 +252,27 @@ def test_what_the_database_does_not_take_is_kept(
     assert (account.usage_count, account.state) == (6, "cooling")
 
 
+def test_what_accounts_went_through_in_an_outage_is_written_in_parts(
+    recorder: Recorder, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+    commit = recorder._commit
+    monkeypatch.setattr(recorder, "_commit", lambda write: (begun.append(write), commit(write)))
+    for version in range(0, 2000, 2):  # each request fails first
+        recorder.account_state(cooling(account, version, was="cooling", error_count=1))
+        recorder.account_state(cooling(account, version + 1, was="cooling", error_count=0))
+    recorder.flush()
+    assert len(begun) == 1  # nobody asks what the count was in between
+    for version in range(2000, 2200):
+        was, state = ("cooling", "active") if version % 2 == 0 else ("active", "cooling")
+        recorder.account_state(cooling(account, version, was=was, state=state))
+    recorder.flush()
+    assert len(begun) == 5
+    db.session.refresh(account)
+    assert account.state_version == 2200
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(AccountEvent)) == 200
+
+
 @pytest.mark.chaos
 def test_256_mib_of_rows_wait_for_a_database_that_is_away(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, settings: Settings

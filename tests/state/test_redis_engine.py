@@ -3,7 +3,9 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
+import gevent
 import pytest
 
 from opus_api.state import Charge, StateUnavailable
@@ -135,3 +137,44 @@ def test_a_redis_that_hangs_costs_half_a_second_once(worker: Worker, redis_serve
         redis_server.thaw()
     one.beat()
     assert one.health().away == 0
+
+
+def test_a_place_that_is_let_go_while_redis_is_told_is_free(
+    worker: Worker, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = worker()
+    one.update(lambda fleet: fleet.having(1, Standing()))
+    assert one.hold("key", 1)
+    one._heart = object()  # type: ignore[assignment]  # it beats when this test says so
+    redis_server.stop()
+    one.fleet()
+    redis_server.start()
+    run = one._run
+
+    def slowly(*arguments: Any) -> Any:
+        gevent.sleep(0.05)  # others go on meanwhile, as in a worker
+        return run(*arguments)
+
+    monkeypatch.setattr(one, "_run", slowly)
+    leaving = gevent.spawn_later(0.075, one.let_go, "key")
+    one.beat()
+    leaving.join()
+    one._heart = None
+    assert one.in_flight("key") == 0
+
+
+def test_a_redis_that_restarted_between_two_beats_ends_no_cooldown(
+    worker: Worker, redis_server: Redis, clock: Clock
+) -> None:
+    one = worker(clock=clock)
+    for look in (lambda: one.pick(TWO, "round_robin", clock.now), one.fleet):
+        one.update(lambda fleet: fleet.having(1, Standing(state="cooling", until=clock.now + 9)))
+        one._heart = object()  # type: ignore[assignment]  # it beats later
+        redis_server.stop()
+        redis_server.start()
+        look()
+        held = [one.pick(TWO, "round_robin", clock.now) for _ in range(3)]
+        one._heart = None
+        assert [each.account_id for each in held if each] == [2, 2, 2]
+        assert one.fleet().standings[1].state == "cooling"
+        assert worker(clock=clock).fleet().standings[1].state == "cooling"
