@@ -188,6 +188,29 @@ def test_a_priority_is_saved_by_its_button_and_what_is_ticked_and_typed_stays(
     expect(priority).to_have_value("7")
 
 
+def test_a_refused_priority_moves_no_column(open_page: Open, session: str, account: str) -> None:
+    page = open_page(session, script=False, viewport={"width": 360, "height": 800})
+    page.goto("/cookies")
+    requests = row(page, account).locator("[data-label=Requests]")
+    before = requests.bounding_box()
+    page.get_by_role("textbox", name=account).fill("x")
+    with page.expect_navigation():
+        page.get_by_role("textbox", name=account).press("Enter")
+    after = requests.bounding_box()
+    assert before
+    assert after
+    assert (after["x"], after["width"]) == (before["x"], before["width"])
+
+
+def test_the_first_steps_stand_apart_from_the_figures(open_page: Open, session: str, account: str) -> None:
+    page = open_page(session)
+    page.goto("/dashboard")
+    steps, figures = (page.locator(".card", has=page.locator(part)).bounding_box() for part in (".steps", ".figure"))
+    assert steps
+    assert figures
+    assert steps["y"] + steps["height"] + 16 <= figures["y"]
+
+
 def test_priorities_save_themselves_and_the_page_stays(open_page: Open, session: str, upstream: Upstream) -> None:
     page = open_page(session)
     names = [add(page, upstream) for _ in range(2)]
