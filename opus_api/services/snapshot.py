@@ -218,8 +218,10 @@ class Snapshots:
         self._refresher = gevent.spawn(self._watch)
 
     def renew(self) -> None:
-        """Whoever asks next gets what the database says then, also of what changes no version."""
-        self._seen = -1
+        """Whoever asks next gets what the database says then, also of what changes no version; nobody waits for one
+        that is away."""
+        if not self.is_stale:
+            self._seen = -1
 
     def watch_closely(self, seconds: float) -> None:
         """For so long, look at the accounts' states as well: a worker that another replaces, or that replaces another,

@@ -96,7 +96,8 @@ class Exchange:
             raise outcome
         self._raw = outcome
         self.status = outcome.status
-        self.headers = {name.lower(): value for name, value in outcome.headers.items()}
+        # What came several times is one list, as HTTP has it.
+        self.headers = {name.lower(): value for name, value in outcome.headers.itermerged()}
 
     # -- the body
 

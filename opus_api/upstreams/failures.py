@@ -267,7 +267,8 @@ def cooldown(headers: Mapping[str, str], now: float | None = None) -> float | No
 
 def _is_exhausted(name: str, headers: Mapping[str, str]) -> bool:
     """A reset counts only for the bucket that is empty, where the upstream says which one is."""
-    return headers.get(name.replace("reset", "remaining"), "0").strip() in ("0", "0.0")
+    remaining = headers.get(name.replace("reset", "remaining"), "0")
+    return any(number.strip() in ("0", "0.0") for number in remaining.split(","))
 
 
 def _clamped(seconds: float) -> float:
@@ -284,7 +285,14 @@ DURATION = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(UNITS)})")
 
 
 def _moment(text: str, now: float) -> float | None:
-    """Seconds from now of a number (by size: seconds, epoch, epoch in ms), a duration (6m0s, 120ms) or a date."""
+    """Seconds from now. Of a header that came several times, a proxy's beside the server's, the longest; a date has a
+    comma, too, before which there is only the name of a day."""
+    found = [seconds for part in text.split(",") if (seconds := _seconds(part, now)) is not None]
+    return max(found) if found else None
+
+
+def _seconds(text: str, now: float) -> float | None:
+    """Of a number (by size: seconds, epoch, epoch in ms), a duration (6m0s, 120ms) or a date."""
     number = _number(text)
     if number is not None:
         return number / 1000 - now if number > 1e12 else number - now if number > 1e9 else number

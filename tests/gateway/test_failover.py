@@ -310,6 +310,14 @@ def test_a_cooldown_lasts_as_long_as_the_upstream_said_and_is_stored(stage: Stag
     assert found["state_reason"] == "rate limit reached"
 
 
+def test_a_cooldown_is_the_longest_of_those_that_were_said(stage: Stage, kind: str, model: str) -> None:
+    """A proxy's header beside the server's own."""
+    account = stage.account(kind, model, refusing(429, retry_after="77", **{"Retry-After": "1"}))
+    stage.gateway.ask(model)
+    until = datetime.fromisoformat(stage.gateway.until(account, state="cooling")["state_until"])
+    assert 74 < (until - datetime.now(UTC)).total_seconds() <= 77
+
+
 def test_a_spend_cap_of_anthropic_cools_for_an_hour(stage: Stage, model: str) -> None:
     account = stage.account("anthropic", model, refusing(429))
     got = stage.gateway.ask(model)

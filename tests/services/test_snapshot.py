@@ -226,6 +226,26 @@ def test_while_the_database_is_away_the_last_one_is_served(
         snapshots.refresh()
 
 
+def test_what_changes_no_version_is_read_anew_when_somebody_says_so(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(account())
+    snapshots.current()
+    with elsewhere() as session:
+        session.execute(sa.update(Account).values(usage_count=5))
+        session.commit()
+    assert snapshots.current().accounts[0].usage_count == 0
+    snapshots.renew()
+    last = snapshots.current()
+    assert last.accounts[0].usage_count == 5
+    monkeypatch.setattr(snapshots, "_engine", sa.create_engine("sqlite:////nowhere/at/all.db"))
+    with pytest.raises(sa.exc.OperationalError):
+        snapshots.refresh()
+    monkeypatch.setattr(snapshots, "_reload", lambda: pytest.fail("a request waits for the database"))
+    snapshots.renew()
+    assert snapshots.current() is last
+
+
 def test_it_is_stale_while_the_database_is_away_or_silent_and_ends_after_a_day(
     snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
