@@ -16,6 +16,8 @@
       return form.querySelector(".turns").lastElementChild;
     };
     form.querySelectorAll(".notice").forEach((old) => old.remove());
+    const language = document.querySelector(".looks [name=language]");
+    if (language) language.parentElement.hidden = true; // it leads to an empty conversation
     const mine = message.value, turn = add("user"), stop = form.querySelector("[data-stop]"), halt = new AbortController();
     part(turn, ".text").textContent = mine;
     const answer = add("assistant"), blocks = [], said = part(answer, ".text"), line = part(answer, ".facts-line");

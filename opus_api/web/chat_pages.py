@@ -133,7 +133,16 @@ def _whole(form: ChatForm, response: Response, asking: Asking) -> str:
 
 def _page(form: ChatForm, turns: list[dict[str, Any]], said: str = "", log: str = "", raw: str = "") -> str:
     shown = [{"role": turn.get("role"), **_parts(turn.get("content"))} for turn in turns]
-    return render_template("chat/index.html", form=form, turns=shown, models=_names(), said=said, log=log, raw=raw)
+    return render_template(
+        "chat/index.html",
+        form=form,
+        turns=shown,
+        models=_names(),
+        said=said,
+        log=log,
+        raw=raw,
+        shown_once=request.method == "POST",  # a switch of the language leads to an empty conversation
+    )
 
 
 def _parts(content: Any) -> dict[str, str]:

@@ -55,12 +55,15 @@ def test_every_clients_set_up_fits(open_page: Open, session: str, width: int) ->
 def test_a_conversation_of_two_turns(open_page: Open, session: str, script: bool) -> None:
     page = open_page(session, script)
     page.goto("/chat?model=practice/hello")
+    languages = page.locator("[name=language]:not([hidden] *)")
+    expect(languages).to_have_count(2)
     for words in ("Hello <b>you</b>", "And again"):
         page.get_by_label("Message").fill(words)
         page.get_by_role("button", name="Send").click()
         expect(page.locator(".turn.assistant").last).to_contain_text(f"You wrote: {words}")
         expect(page.locator(".turn.assistant").last).to_contain_text("tokens in")
     expect(page.locator(".turn.user")).to_have_count(2)
+    expect(languages).to_have_count(0)  # they would lead to an empty conversation
     expect(page.locator(".turn b")).to_have_count(0)
     page.get_by_text("Raw events").last.click()
     expect(page.locator(".turn pre").last).to_contain_text("message_stop" if script else "end_turn")
