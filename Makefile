@@ -159,7 +159,7 @@ generations: $(DEV)
 $(GENERATIONS)/%/.ready: tests/sdk_generations/%.txt
 	@echo "Installing $* for tests ..."
 	@rm -rf $(@D)
-	@$(INSTALL) --no-compile --target $(@D) -r $<
+	@$(INSTALL) --target $(@D) -r $<
 	@touch $@
 
 $(GENERATIONS)/node_modules/.ready: tests/sdk_generations/package-lock.json $(GENERATIONS)/node/.ready

@@ -204,7 +204,7 @@ def test_an_error_of_3_mb_is_judged_in_a_moment(word: str) -> None:
     inside = failure_in(error, CREDENTIALS)
     assert inside is not None
     assert len(inside.message) <= 2000
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 10
 
 
 def test_an_error_without_a_status_is_a_bad_gateway() -> None:
