@@ -63,19 +63,17 @@ class Answer:
         return b"".join(parts)
 
     def __iter__(self) -> Iterator[bytes]:
+        patience = self.dispatch.patience
+        interval = self._ping_interval
         if self._first:
             yield self._first
             self._first = b""
-        patience = self.dispatch.patience
-        interval = self._ping_interval
+            patience.wake_at = time.monotonic() + interval  # a client may take its time: then nothing is due yet
         try:
             for data, _ in self._pieces:
-                if data:
+                if data or time.monotonic() >= patience.wake_at:
+                    yield data or self._dialect.PING
                     patience.wake_at = time.monotonic() + interval
-                    yield data
-                elif time.monotonic() >= patience.wake_at:
-                    patience.wake_at = time.monotonic() + interval
-                    yield self._dialect.PING
             self._finished = True
         except ClientGone:
             self.client_gone = True

@@ -249,22 +249,38 @@ class Snapshots:
         return time.monotonic() < self._closely_until
 
     def _reload(self) -> Snapshot:
-        with self._lock:
-            count = changes.count
-            if self._snapshot is not None and self._seen == count:
-                return self._snapshot  # another greenlet loaded it while we waited
-            try:
-                with self._asking(self.LOAD_LIMIT), Session(self._engine) as session:
-                    loaded = load(session)
-                if loaded != self._snapshot:  # what is derived from it stays when nothing changed
-                    self._snapshot = loaded
-                    logs.hide("accounts", loaded.secrets)
-            except SQLAlchemyError as error:
-                if self._snapshot is None:
-                    raise
-                log.warning("settings, keys and accounts could not be read again (%s)", type(error).__name__)
-            self._seen = count
+        """Who is not the one to load waits for that one, but no longer than a database that answers takes."""
+        in_time = self._lock.acquire(timeout=self._patience)
+        if not in_time and self._snapshot is not None:
             return self._snapshot
+        try:
+            return self._loaded()
+        finally:
+            self._lock.release()
+
+    @property
+    def _patience(self) -> float | None:
+        if self._snapshot is None:
+            return None
+        waited = 0.0 if self._asked is None else time.monotonic() - self._asked
+        return max(self.PROMPT - waited, 0.0)
+
+    def _loaded(self) -> Snapshot:
+        count = changes.count
+        if self._snapshot is not None and self._seen == count:
+            return self._snapshot  # another greenlet loaded it while we waited
+        try:
+            with self._asking(self.LOAD_LIMIT), Session(self._engine) as session:
+                loaded = load(session)
+            if loaded != self._snapshot:  # what is derived from it stays when nothing changed
+                self._snapshot = loaded
+                logs.hide("accounts", loaded.secrets)
+        except SQLAlchemyError as error:
+            if self._snapshot is None:
+                raise
+            log.warning("settings, keys and accounts could not be read again (%s)", type(error).__name__)
+        self._seen = count
+        return self._snapshot
 
     @contextmanager
     def _asking(self, seconds: float) -> Iterator[None]:

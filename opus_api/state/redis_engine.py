@@ -94,11 +94,13 @@ class RedisState:
         return self._ask(lambda: self._update(change), lambda: self._own.update(change))
 
     def _current(self) -> Fleet:
+        known = self._revision  # another greenlet may know a newer one by the time that Redis has answered
         if self._redis.get(f"{PREFIX}revision") != self._revision_seen:
             revision, text = self._redis.mget(f"{PREFIX}revision", f"{PREFIX}fleet")
-            if int(revision or 0) < int(self._revision):
+            if int(revision or 0) < int(known):
                 raise Forgotten
-            self._see(revision or "0", load(text) if text else Fleet())
+            if int(revision or 0) >= int(self._revision):
+                self._see(revision or "0", load(text) if text else Fleet())
         return self._own.fleet()
 
     @property
@@ -269,10 +271,10 @@ class RedisState:
 
     def beat(self) -> None:
         """Say that this worker lives. When Redis is back, tell it what it may have missed."""
-        away = self._away_since is not None
+        away, known = self._away_since is not None, self._revision  # as in _current
         try:
             revision = self._beat(self._own.places(), away)
-            if away or int(revision) < int(self._revision):
+            if away or int(revision) < int(known):
                 self._return()
             else:
                 self._current()

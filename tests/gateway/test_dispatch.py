@@ -1,6 +1,7 @@
 """One request on its way, where no upstream can be made to behave so."""
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,6 +98,26 @@ def test_a_mistake_of_our_own_is_no_reason_to_ask_anybody_else(stream: bool) -> 
     answer.close()
     assert len(transport.asked) == 1
     assert (house.notes.states, house.worker.load.requests) == ([], 0)
+
+
+class Lingering(Spoken):
+    """Its upstream says all, and does not hang up."""
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from super().chunks()
+        yield b""
+
+
+def test_no_ping_follows_the_end_however_slowly_the_client_reads() -> None:
+    transport = Speaking()
+    transport.exchange = lambda *_: Lingering()  # type: ignore[method-assign]
+    answer = Answer(House(transport).dispatch(U), "req_1", 0.01, lambda _: None)
+    answer.begin()
+    read = b""
+    for data in answer:
+        read += data
+        time.sleep(0.02)
+    assert read.rstrip().rpartition(b"event: ")[2].startswith(b"message_stop")
 
 
 def test_it_is_known_whether_a_turn_found_its_cache_warm() -> None:

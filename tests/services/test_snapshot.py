@@ -9,15 +9,16 @@ import gevent
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from gevent.event import Event
 from sqlalchemy.orm import Session
 
 from opus_api import crypto
 from opus_api.extensions import db
 from opus_api.models import Account, ApiKey, ModelRule, RequestLog, Setting, User
-from opus_api.services import api_keys, model_rules
+from opus_api.services import api_keys, model_rules, snapshot
 from opus_api.services import settings as saved
 from opus_api.services.settings import Installation
-from opus_api.services.snapshot import Snapshots, load
+from opus_api.services.snapshot import Snapshot, Snapshots, load
 from tests.bars import report
 
 
@@ -201,6 +202,30 @@ def test_what_changed_while_a_worker_was_starting_is_known_when_it_serves(snapsh
         connection.execute(sa.update(Account).values(state="cooling", state_version=Account.state_version + 1))
     gevent.sleep(0)  # what has waited for the start to end runs
     assert [one.state for one in snapshots.current().accounts] == ["cooling"]
+
+
+def test_nobody_waits_for_a_database_that_stands_still_while_it_is_read_anew(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = snapshots.current()
+    with db.engine.begin() as connection:
+        connection.execute(sa.insert(ModelRule).values(pattern="a", target="b"))
+        connection.execute(sa.update(Setting).where(Setting.key == saved.VERSION).values(value=1))
+    frozen = Event()
+
+    def load_later(session: Session) -> Snapshot:
+        frozen.wait()
+        return load(session)
+
+    monkeypatch.setattr(snapshot, "load", load_later)
+    looking = gevent.spawn(snapshots.refresh)
+    gevent.sleep(0)
+    with gevent.Timeout(3):
+        for _ in range(50):  # the first may wait half a second
+            assert snapshots.current() is last
+    frozen.set()
+    looking.join()
+    assert snapshots.current().rules == {"a": "b"}
 
 
 def test_every_change_bumps_the_version_in_its_own_transaction(app: Flask) -> None:

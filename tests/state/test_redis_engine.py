@@ -178,3 +178,25 @@ def test_a_redis_that_restarted_between_two_beats_ends_no_cooldown(
         assert [each.account_id for each in held if each] == [2, 2, 2]
         assert one.fleet().standings[1].state == "cooling"
         assert worker(clock=clock).fleet().standings[1].state == "cooling"
+
+
+def test_what_a_worker_changes_while_redis_answers_is_not_taken_for_something_that_redis_forgot(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = worker(), worker()
+    one.fleet()
+    for place, name in ((one, "_beat"), (one._redis, "mget")):
+        other.update(lambda fleet, name=name: fleet.having(2, Standing(error_count=len(name))))  # so that one looks
+        answers = getattr(place, name)
+
+        def answer_late(*arguments: Any, place: Any = place, name: str = name, answers: Any = answers) -> Any:
+            answer = answers(*arguments)
+            monkeypatch.setattr(place, name, answers)
+            one.update(lambda fleet: fleet.having(1, Standing(error_count=len(fleet.standings))))
+            return answer
+
+        monkeypatch.setattr(place, name, answer_late)
+        one.beat()
+    assert (one.gaps, one.health().away, caplog.text) == (0, 0, "")
+    assert one.fleet() == other.fleet()
+    assert one.fleet().standings[1].error_count == 2
