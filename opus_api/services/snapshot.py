@@ -186,7 +186,8 @@ class Snapshots:
     def __init__(self, engine: Engine):
         self._engine = engine
         self._snapshot: Snapshot | None = None
-        self._seen = -1  # commits of this process that the snapshot knows
+        self._news = 0  # how often somebody said that others have changed something
+        self._seen = (-1, 0)  # commits of this process and news that the snapshot knows
         self._lock = RLock()
         self._refresher: gevent.Greenlet[[], None] | None = None
         self._fresh = time.monotonic()  # when the database was last heard of
@@ -200,11 +201,15 @@ class Snapshots:
 
         Raises SQLAlchemyError when the database is away and there is no last one, or only one of yesterday.
         """
-        if self._snapshot is None or self._seen != changes.count:
+        if self._snapshot is None or self._seen != self._latest:
             return self._reload()
         if self._away and time.monotonic() - self._fresh > self.LONGEST_OUTAGE:
             raise database.TimedOut("the database has been away for a day")
         return self._snapshot
+
+    @property
+    def _latest(self) -> tuple[int, int]:
+        return changes.count, self._news
 
     @property
     def is_stale(self) -> bool:
@@ -221,7 +226,7 @@ class Snapshots:
         """Whoever asks next gets what the database says then, also of what changes no version; nobody waits for one
         that is away."""
         if not self.is_stale:
-            self._seen = -1
+            self._news += 1
 
     def watch_closely(self, seconds: float) -> None:
         """For so long, look at the accounts' states as well: a worker that another replaces, or that replaces another,
@@ -241,7 +246,7 @@ class Snapshots:
                 states = session.scalar(select(func.sum(Account.state_version)))
         if self._snapshot is None or version != self._snapshot.version or states != self._states:
             self._states = states
-            self._seen = -1
+            self._news += 1
             self.current()
 
     @property
@@ -266,8 +271,8 @@ class Snapshots:
         return max(self.PROMPT - waited, 0.0)
 
     def _loaded(self) -> Snapshot:
-        count = changes.count
-        if self._snapshot is not None and self._seen == count:
+        latest = self._latest  # what comes while it is being read, it may lack
+        if self._snapshot is not None and self._seen == latest:
             return self._snapshot  # another greenlet loaded it while we waited
         try:
             with self._asking(self.LOAD_LIMIT), Session(self._engine) as session:
@@ -279,7 +284,7 @@ class Snapshots:
             if self._snapshot is None:
                 raise
             log.warning("settings, keys and accounts could not be read again (%s)", type(error).__name__)
-        self._seen = count
+        self._seen = latest
         return self._snapshot
 
     @contextmanager

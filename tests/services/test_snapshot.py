@@ -228,6 +228,26 @@ def test_nobody_waits_for_a_database_that_stands_still_while_it_is_read_anew(
     assert snapshots.current().rules == {"a": "b"}
 
 
+def test_what_others_change_while_it_is_being_read_is_read_as_well(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(account())
+    snapshots.current()
+
+    def load_and_miss_it(session: Session) -> Snapshot:
+        monkeypatch.setattr(snapshot, "load", load)
+        loaded = load(session)
+        with db.engine.begin() as connection:
+            connection.execute(sa.update(Account).values(usage_count=5))
+        snapshots.renew()
+        return loaded
+
+    monkeypatch.setattr(snapshot, "load", load_and_miss_it)
+    snapshots.renew()
+    snapshots.current()
+    assert snapshots.current().accounts[0].usage_count == 5
+
+
 def test_every_change_bumps_the_version_in_its_own_transaction(app: Flask) -> None:
     with elsewhere() as session:
         before = load(session).version
