@@ -24,7 +24,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from opus_api import database
-from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
+from opus_api.models import OVERTAKING, Account, AccountEvent, ApiKey, RequestLog
 from opus_api.services import metrics, statistics
 from opus_api.services.refusals import Counts, Refusals
 from opus_api.services.spool import Estate, Row, Spool, estates
@@ -371,21 +371,31 @@ ADD_KEY_USES = (
         month_tokens=_month_tokens(THIS_MONTH),
     )
 )
+KNOWN, NEW_STATE = sa.bindparam("known", type_=sa.Integer), sa.bindparam("new_state", type_=sa.String)
+UNTIL = sa.bindparam("until", type_=ACCOUNTS.c.state_until.type)
+# While one worker replaces another, neither knows what the other counts: a cooldown is not lost to that. A person's
+# change is further ahead.
+OUTLASTS = sa.and_(
+    NEW_STATE == "cooling",
+    ACCOUNTS.c.state.in_(("active", "cooling")),
+    ACCOUNTS.c.state_version < KNOWN + OVERTAKING,
+    sa.or_(ACCOUNTS.c.state_until.is_(None), ACCOUNTS.c.state_until < UNTIL),
+)
 SET_STATE = (
     sa.update(ACCOUNTS)
     .where(
         ACCOUNTS.c.id == sa.bindparam("row"),
         # Workers write side by side: what is older than the row comes too late, what is newer need not wait for it.
-        ACCOUNTS.c.state_version <= sa.bindparam("known"),
+        sa.or_(ACCOUNTS.c.state_version <= KNOWN, OUTLASTS),
         ACCOUNTS.c.state != "disabled",
     )
     .values(
-        state=sa.bindparam("new_state"),
+        state=NEW_STATE,
         state_reason=sa.bindparam("reason"),
-        state_until=sa.bindparam("until"),
+        state_until=UNTIL,
         error_count=sa.bindparam("errors"),
         is_valid=sa.bindparam("valid"),
-        state_version=sa.bindparam("known") + 1,
+        state_version=sa.case((ACCOUNTS.c.state_version <= KNOWN, KNOWN), else_=ACCOUNTS.c.state_version) + 1,
         updated_at=ACCOUNTS.c.updated_at,
     )
 )

@@ -17,7 +17,7 @@ from flask import Flask
 from opus_api import config, create_app
 from opus_api.config import Settings
 from opus_api.extensions import db
-from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
+from opus_api.models import OVERTAKING, Account, AccountEvent, ApiKey, RequestLog
 from opus_api.services import statistics
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.spool import Spool
@@ -216,13 +216,26 @@ def test_of_two_workers_changes_the_newer_stays_whoever_writes_first(recorder: R
     assert (account.state, account.state_version) == ("invalid", 2)
 
 
+@pytest.mark.parametrize("until, kept", [(None, 2e9), (1.9e9, 2e9), (2.1e9, 2.1e9)])
+def test_no_cooldown_is_lost_to_what_another_worker_counts(
+    recorder: Recorder, account: Account, until: float | None, kept: float
+) -> None:
+    other = {"state": "cooling" if until else "active", "until": until, "error_count": 1}
+    recorder.account_state(cooling(account, 7, **other))
+    recorder.account_state(cooling(account, 7))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (account.state, account.state_until) == ("cooling", datetime.fromtimestamp(kept, UTC))
+    assert account.state_version == (9 if kept == 2e9 else 8)
+
+
 def test_a_persons_newer_change_wins(recorder: Recorder, account: Account) -> None:
-    account.state_version = 4
+    account.state_version = 3 + OVERTAKING
     db.session.commit()
     recorder.account_state(cooling(account, 3))
     recorder.flush()
     db.session.refresh(account)
-    assert (account.state, account.state_version) == ("active", 4)
+    assert (account.state, account.state_version) == ("active", 3 + OVERTAKING)
 
 
 def test_the_machine_never_changes_what_a_person_disabled(recorder: Recorder, account: Account) -> None:
