@@ -298,7 +298,7 @@ def test_no_body_stops_the_hub(live: Gateway, kind: str) -> None:
     assert got.status in (200, 400)
     longest = max(pauses(live)[before:], default=20)
     bars.report(13, body=kind, MiB=len(sent) / MIB, longest_pause_ms=longest)
-    assert longest < 250, "100 ms on a machine that has nothing else to do"
+    assert longest < 400, "100 ms on a machine that has nothing else to do"
 
 
 def test_counting_the_tokens_of_a_megabyte_does_not_stop_the_hub(live: Gateway) -> None:
