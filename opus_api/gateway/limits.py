@@ -55,7 +55,7 @@ class Limits:
     def __init__(self, state: State, now: Callable[[], float] = clock.now):
         self._state = state
         self._now = now
-        self._seeded: set[tuple[int, str, int]] = set()
+        self._seeded: dict[tuple[int, str], int] = {}  # key and window: gaps of the state when it was told
 
     def admit(self, key: KeyValue, call: Call) -> Grant | None:
         """Reserve what the call may need, all or nothing; None for a key without limits.
@@ -134,13 +134,13 @@ class Limits:
 
     def _seed(self, key: KeyValue, name: str, now: float) -> None:
         """A state that has just begun knows nothing of the month: whoever is first tells it, which only works once."""
-        seed = key.id, name, self._state.gaps
-        if seed in self._seeded:
+        gaps = self._state.gaps
+        if self._seeded.get((key.id, name)) == gaps:
             return
         known = key.month_tokens if name.endswith(str(key.month)) else 0
         once = Charge(f"{name}:seed", MONTH, 1, 1)
         self._state.spend([once, Charge(name, MONTH, known, 1e18)], now)
-        self._seeded.add(seed)
+        self._seeded[key.id, name] = gaps
 
     def _headers(self, key: KeyValue, dialect: str, now: float) -> dict[str, str]:
         """How much is left, by the names that SDKs of this dialect read."""
