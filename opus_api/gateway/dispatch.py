@@ -39,6 +39,7 @@ LOOK_AGAIN = 0.25  # seconds in line until another look: places also come free i
 PAUSE = (0.25, 0.75)  # seconds before the same account is asked again after it said 5xx
 RENEWAL_LOOK = 0.02  # seconds between two looks whether a token was renewed
 MOST_LESSONS = 3
+REFUSAL_WAIT = 3.0  # seconds that an upstream gets for the words of a refusal
 
 Waits = Generator[Relayed, None, None]
 
@@ -324,11 +325,19 @@ class Dispatch:
             exchange.close()
 
     def _refused(self, upstream: Upstream, exchange: Any, credentials: Credentials) -> Iterator[Relayed]:
-        body = b""
-        for part in exchange.body():
-            body = part  # the last one is the body, those before say that time passed
-            yield b"", []
-        raise upstream.failure(HttpResponse(exchange.status, exchange.headers, body), credentials)
+        # Its status and headers have said what matters, a cooldown above all: its words need not come, or not whole.
+        exchange.last_event_came(REFUSAL_WAIT)
+        body, broken = b"", None
+        try:
+            for part in exchange.body():
+                body = part  # the last one is the body, those before say that time passed
+                yield b"", []
+        except Failure as failure:
+            broken = failure
+        refused = upstream.failure(HttpResponse(exchange.status, exchange.headers, body), credentials)
+        if broken and refused.verdict is Verdict.CLIENT:  # nobody can tell the client what its mistake is
+            raise broken
+        raise refused
 
     def _committing(self, exchange: Any, pieces: Iterator[Relayed]) -> Iterator[Relayed]:
         """Hold everything back until the first content; let go of what only waiting needed once it has come."""

@@ -1,7 +1,7 @@
 """Who may be used now: leases on accounts, and what their successes and failures mean for them."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -9,7 +9,10 @@ from opus_api.gateway.catalog import Target
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.snapshot import AccountValue, Snapshot
 from opus_api.state import Candidate, Fleet, Held, State, clock, standing
-from opus_api.upstreams.base import Failure
+from opus_api.upstreams.base import Failure, Verdict
+
+# What only speaks of the credential that was presented.
+CREDENTIAL = (Verdict.AUTH, Verdict.SUSPENDED)
 
 
 class Lease:
@@ -48,6 +51,7 @@ class Pool:
         self._state = state
         self._now = now
         self._seen: Snapshot | None = None
+        self._accounts: Mapping[int, AccountValue] = {}  # those of ``_seen``
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Take over what changed in the database; forget accounts that are gone."""
@@ -57,7 +61,7 @@ class Pool:
         rows = [_stored(account) for account in snapshot.accounts]
         self._state.update(lambda fleet: standing.adopted(fleet, rows, snapshot.version, now))
         self._state.seed({account.id: account.usage_count for account in snapshot.accounts})
-        self._seen = snapshot
+        self._seen, self._accounts = snapshot, {account.id: account for account in snapshot.accounts}
 
     def lease(
         self, targets: Sequence[Target], strategy: str, without: Iterable[int] = (), prefer: int | None = None
@@ -66,7 +70,11 @@ class Pool:
         if targets and targets[0].account is None:
             return Lease(targets[0], self, None)
         now = self._now()
-        free = {(t.account.id, t.model): t for t in targets if t.account and t.account.id not in without}
+        free = {
+            (t.account.id, t.model): t
+            for t in targets
+            if t.account and t.account.id not in without and self._is_current(t.account)
+        }
         candidates = [_candidate(target) for target in free.values()]
         preferred = [candidate for candidate in candidates if candidate.account_id == prefer]
         held = self._state.pick(preferred, strategy, now) if preferred else None
@@ -74,6 +82,11 @@ class Pool:
         if held is None:
             return None
         return Lease(free[held.account_id, held.model], self, held)
+
+    def _is_current(self, account: AccountValue) -> bool:
+        """Since its request began it was neither deleted nor given another credential."""
+        known = self._accounts.get(account.id)
+        return known is account or (known is not None and _credential(known) == _credential(account))
 
     def released(self, held: Held) -> None:
         self._state.release(held)
@@ -119,9 +132,14 @@ class Pool:
         self._apply(target, standing.answering)
 
     def failed(self, target: Target, failure: Failure) -> None:
+        if target.account is not None and not self._is_current(target.account):
+            return  # says nothing about the credential that the account has by now
         jitter = random.uniform(0.8, 1.2)
+        known = self._seen.version if self._seen else 0
 
         def change(fleet: Fleet, account_id: int, now: float) -> Fleet:
+            if failure.verdict in CREDENTIAL and standing.is_behind(fleet, known):
+                return fleet  # another worker may know a newer credential
             return standing.failed(fleet, account_id, target.model, failure, self.max_errors, now, jitter)
 
         self._apply(target, change)
@@ -147,6 +165,11 @@ def _candidate(target: Target) -> Candidate:
     account = target.account
     assert account is not None
     return Candidate(account.id, account.priority, account.max_concurrency, target.model, site(account))
+
+
+def _credential(account: AccountValue) -> tuple[str, str]:
+    """What a person replaces it by; access tokens are renewed all the time."""
+    return account.credentials.api_key, account.credentials.base_url
 
 
 def site(account: AccountValue) -> str:

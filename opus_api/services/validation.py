@@ -7,6 +7,7 @@ from datetime import timedelta
 from opus_api.models import OVERTAKING, Account, now
 from opus_api.services.oidc import Tokens
 from opus_api.services.snapshot import credentials
+from opus_api.state.standing import QUOTA_REASON, RATE_REASON
 from opus_api.transport import Transport
 from opus_api.upstreams import UPSTREAMS
 from opus_api.upstreams.base import Credentials, Failure, Probe, Verdict
@@ -17,6 +18,7 @@ QUICK_DEADLINE = 5.0  # when somebody waits for an account to be saved
 # How long an account rests when its provider does not say.
 REFUSED = (Verdict.AUTH, Verdict.EXPIRED, Verdict.SUSPENDED)
 REST = {Verdict.RATE: 30.0, Verdict.QUOTA: 3600.0}
+REASONS = {Verdict.RATE: RATE_REASON, Verdict.QUOTA: QUOTA_REASON}  # by which the pool knows that it will come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def apply(account: Account, answer: Answer) -> None:
     probe, failure = answer.probe, answer.probe.failure
     verdict = failure.verdict if failure else None
     if failure is not None and verdict in REST:
-        _rest(account, probe.message, failure.retry_after or REST[verdict])
+        _rest(account, REASONS[verdict], failure.retry_after or REST[verdict])
     elif probe.ok:
         # A list of models says nothing about a rate or a quota; and whoever is well keeps what is known of its models.
         if account.state != "active" and not _is_resting(account):

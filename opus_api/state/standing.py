@@ -331,7 +331,7 @@ def adopted(fleet: Fleet, rows: Iterable[Stored], snapshot: int, now: float) -> 
     ``snapshot``: its version, in Unix nanoseconds. One that is a little older than what is known was read before, by a
     slower worker, and changes nothing; one that is much older tells that the clock was set back.
     """
-    if 0 < fleet.snapshot - snapshot < STALE:
+    if is_behind(fleet, snapshot):
         return fleet
     known = {row.account_id: row for row in rows}
     standings = {i: _adopt(fleet.standings.get(i, Standing()), row, now) for i, row in known.items()}
@@ -343,6 +343,11 @@ def adopted(fleet: Fleet, rows: Iterable[Stored], snapshot: int, now: float) -> 
     if (standings, breakers) == (fleet.standings, fleet.breakers):
         return fleet if snapshot == fleet.snapshot else replace(fleet, snapshot=snapshot)
     return Fleet(standings, breakers, snapshot)
+
+
+def is_behind(fleet: Fleet, snapshot: int) -> bool:
+    """Another worker has read a newer snapshot than this."""
+    return 0 < fleet.snapshot - snapshot < STALE
 
 
 def _adopt(standing: Standing, row: Stored, now: float) -> Standing:

@@ -1,6 +1,8 @@
 """One account after another, until one answers: what the client sees of it, and what becomes of the accounts."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from tests.fakes import formats
 from tests.fakes.upstream import (
     CUT,
+    FOREVER,
     RESET,
     Answer,
     Asked,
@@ -316,6 +319,55 @@ def test_a_cooldown_is_the_longest_of_those_that_were_said(stage: Stage, kind: s
     stage.gateway.ask(model)
     until = datetime.fromisoformat(stage.gateway.until(account, state="cooling")["state_until"])
     assert 74 < (until - datetime.now(UTC)).total_seconds() <= 77
+
+
+def test_a_refusal_whose_words_never_come_is_one_all_the_same(stage: Stage, kind: str, model: str) -> None:
+    silent = Reply(429, [FOREVER], {"retry-after": "77"})
+    account = stage.account(kind, model, silent, priority=2)
+    stage.account(kind, model, priority=1)
+    began = time.monotonic()
+    assert stage.gateway.ask(model).text == HELLO
+    assert time.monotonic() - began < 6
+    assert stage.gateway.until(account, state="cooling")["state_reason"] == "rate limit reached"
+
+
+def test_an_account_that_is_deleted_meanwhile_is_not_asked_again(stage: Stage, kind: str, model: str) -> None:
+    go = threading.Event()
+
+    def refused_late(asked: Asked) -> Reply:
+        reply = refusing(429, retry_after="30")(asked)
+        reply.before = [go]
+        return reply
+
+    account = stage.account(kind, model, refused_late)
+    with ThreadPoolExecutor(1) as threads:
+        got = threads.submit(stage.gateway.ask, model)
+        wait_until(lambda: stage.asked(account))
+        stage.gateway.api("DELETE", f"/api/cookies/{account['id']}")
+        stage.gateway.send("GET", "/v1/models")  # the gateway has heard of it
+        go.set()
+        assert got.result().status == 529
+    assert len(stage.asked(account)) == 1
+
+
+def test_what_an_old_key_met_is_not_held_against_the_new_one(stage: Stage, kind: str, model: str) -> None:
+    go = threading.Event()
+
+    def refused_late(asked: Asked) -> Reply:
+        reply = refusing(401)(asked)
+        reply.before = [go]
+        return reply
+
+    account = stage.account(kind, model, refused_late)
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(stage.gateway.ask, model) for _ in range(4)]
+        wait_until(lambda: len(stage.asked(account)) == 4)
+        stage.change(account, api_key=unique("sk-new"))
+        assert stage.gateway.ask(model).text == HELLO
+        go.set()
+        assert [one.result().status for one in asking] == [529] * 4
+    assert stage.gateway.ask(model).text == HELLO
+    stage.gateway.until(account, state="active", error_count=0)
 
 
 def test_a_spend_cap_of_anthropic_cools_for_an_hour(stage: Stage, model: str) -> None:

@@ -104,6 +104,40 @@ def test_other_failures_are_never_counted(verdict: Verdict) -> None:
     assert house.standing().state == ("cooling" if verdict in (Verdict.RATE, Verdict.QUOTA) else "active")
 
 
+def test_who_knew_an_account_that_is_gone_is_not_sent_there() -> None:
+    house = House(account(1), account(2))
+    known = house.targets
+    house.pool.adopt(snapshot(account(2)))
+    leases = [house.pool.lease(known, "round_robin") for _ in range(3)]
+    assert [lease and lease.target.account and lease.target.account.id for lease in leases] == [2] * 3
+    house.pool.failed(known[0], failure(Verdict.RATE))
+    assert house.pool.lease(known[:1], "round_robin") is None
+
+
+@pytest.mark.parametrize("verdict", [*COUNTED, Verdict.RATE, Verdict.QUOTA, Verdict.SUSPENDED])
+def test_what_a_credential_met_says_nothing_about_the_next_one(verdict: Verdict) -> None:
+    house = House(account(1), account(2))
+    old = house.target(1)
+    house.change(1, credentials=replace(house.accounts[0].credentials, api_key="sk-new"), state_version=1000)
+    for _ in range(3):
+        house.pool.failed(old, failure(verdict))
+    assert shown(house) == ("active", None, 0)
+    assert house.pool.lease([old], "round_robin") is None
+    house.fail(1, Verdict.RATE)
+    assert house.standing().state == "cooling"
+
+
+def test_a_worker_that_does_not_know_the_newest_credentials_counts_no_refused_one() -> None:
+    house = House(account(1), account(2))
+    other = Pool(house.notes, 3, house.state, lambda: house.now)  # type: ignore[arg-type]
+    other.adopt(replace(snapshot(*house.accounts), version=2))
+    house.fail(1, Verdict.AUTH, times=3)
+    assert shown(house) == ("active", None, 0)
+    house.pool.adopt(replace(snapshot(*house.accounts), version=2))
+    house.fail(1, Verdict.AUTH, times=3)
+    assert house.standing().state == "invalid"
+
+
 def test_a_suspended_account_is_out_at_once() -> None:
     house = House(account(1), account(2))
     house.fail(1, Verdict.SUSPENDED)

@@ -63,6 +63,10 @@ FAULTS: dict[str, tuple[Answer, str, int]] = {
     "shorter than its length": (Reply(200, b"data: {}", {"content-length": "999"}, framing="close"), "active", 1),
     "a redirect": (Reply(307, b"", {"location": "http://127.0.0.1:1/"}), "active", 1),
     "a line of 17 MB": (streamed([b"data: " + b"x" * 2**20, *[b"x" * 2**20] * 16, b"\n\n"]), "active", 1),
+    "429 without its last words": (Reply(429, [b"{", CUT], {"retry-after": "30"}), "cooling", 0),
+    "429 in broken gzip": (Reply(429, b"no gzip", {"retry-after": "30", "content-encoding": "gzip"}), "cooling", 0),
+    "402 without words": (Reply(402, [CUT]), "cooling", 0),
+    "400 without words": (Reply(400, [CUT]), "active", 1),
     "broken gzip": (Reply(200, b"no gzip", {"content-encoding": "gzip"}), "active", 1),
 }
 

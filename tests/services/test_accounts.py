@@ -171,9 +171,11 @@ def test_validation_that_succeeds_heals(accounts: Accounts, provider: Provider) 
     assert (account.error_count, account.listed_models) == (0, ["model-c"])
 
 
-@pytest.mark.parametrize("status, least", [(429, 20), (402, 3000)])
+@pytest.mark.parametrize(
+    "status, least, reason", [(429, 20, "rate limit reached"), (402, 3000, "quota or credit used up")]
+)
 def test_a_refusal_for_rate_or_quota_says_that_the_credential_is_good(
-    accounts: Accounts, provider: Provider, status: int, least: int
+    accounts: Accounts, provider: Provider, status: int, least: int, reason: str
 ) -> None:
     account = accounts.create(body(provider))
     provider.status, provider.body = status, {"error": {"message": "later"}}
@@ -181,6 +183,7 @@ def test_a_refusal_for_rate_or_quota_says_that_the_credential_is_good(
     assert (result["is_valid"], result["state"]) == (True, "cooling")
     assert account.state_until
     assert account.state_until > datetime.now(UTC) + timedelta(seconds=least)
+    assert account.state_reason == reason, "as the pool says it: clients are told 429, not 529"
 
 
 def test_an_unreachable_provider_says_nothing_about_the_credential(accounts: Accounts, provider: Provider) -> None:
