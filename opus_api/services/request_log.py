@@ -24,11 +24,12 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from opus_api import database
-from opus_api.models import OVERTAKING, Account, AccountEvent, ApiKey, RequestLog
+from opus_api.models import Account, AccountEvent, ApiKey, RequestLog
 from opus_api.services import metrics, statistics
 from opus_api.services.refusals import Counts, Refusals
 from opus_api.services.spool import Estate, Row, Spool, estates
 from opus_api.services.values import month_of
+from opus_api.state.standing import LAG
 
 log = logging.getLogger(__name__)
 
@@ -372,15 +373,37 @@ ADD_KEY_USES = (
     )
 )
 KNOWN, NEW_STATE = sa.bindparam("known", type_=sa.Integer), sa.bindparam("new_state", type_=sa.String)
-UNTIL = sa.bindparam("until", type_=ACCOUNTS.c.state_until.type)
-# While one worker replaces another, neither knows what the other counts: a cooldown is not lost to that. A person's
-# change is further ahead.
+UNTIL, TIME = (sa.bindparam(name, type_=ACCOUNTS.c.state_until.type) for name in ("until", "time"))
+# While one worker replaces another, or both have no Redis, neither knows what the other counts: nothing that keeps
+# requests from an account is lost to that, whoever writes first. A person's change is further ahead.
 OUTLASTS = sa.and_(
-    NEW_STATE == "cooling",
-    ACCOUNTS.c.state.in_(("active", "cooling")),
-    ACCOUNTS.c.state_version < KNOWN + OVERTAKING,
-    sa.or_(ACCOUNTS.c.state_until.is_(None), ACCOUNTS.c.state_until < UNTIL),
+    ACCOUNTS.c.state_version < KNOWN + LAG,
+    sa.or_(
+        sa.and_(NEW_STATE == "invalid", ACCOUNTS.c.state.in_(("active", "cooling"))),
+        sa.and_(
+            NEW_STATE == "cooling",
+            ACCOUNTS.c.state.in_(("active", "cooling")),
+            sa.or_(ACCOUNTS.c.state_until.is_(None), ACCOUNTS.c.state_until < UNTIL),
+        ),
+    ),
 )
+OUTLASTED = sa.or_(
+    sa.and_(ACCOUNTS.c.state == "invalid", NEW_STATE != "invalid"),  # the machine itself never takes that back
+    sa.and_(
+        ACCOUNTS.c.state == "cooling",
+        ACCOUNTS.c.state_until > TIME,
+        sa.or_(
+            sa.and_(NEW_STATE == "active", sa.bindparam("was", type_=sa.String) == "active"),
+            sa.and_(NEW_STATE == "cooling", ACCOUNTS.c.state_until > UNTIL),
+        ),
+    ),
+)
+
+
+def _unless_outlasted(column: sa.Column[Any], value: sa.ColumnElement[Any]) -> sa.Case[Any]:
+    return sa.case((OUTLASTED, column), else_=value)
+
+
 SET_STATE = (
     sa.update(ACCOUNTS)
     .where(
@@ -390,12 +413,16 @@ SET_STATE = (
         ACCOUNTS.c.state != "disabled",
     )
     .values(
-        state=NEW_STATE,
-        state_reason=sa.bindparam("reason"),
-        state_until=UNTIL,
+        state=_unless_outlasted(ACCOUNTS.c.state, NEW_STATE),
+        state_reason=_unless_outlasted(ACCOUNTS.c.state_reason, sa.bindparam("reason", type_=sa.String)),
+        state_until=_unless_outlasted(ACCOUNTS.c.state_until, UNTIL),
         error_count=sa.bindparam("errors"),
-        is_valid=sa.bindparam("valid"),
-        state_version=sa.case((ACCOUNTS.c.state_version <= KNOWN, KNOWN), else_=ACCOUNTS.c.state_version) + 1,
+        is_valid=_unless_outlasted(ACCOUNTS.c.is_valid, sa.bindparam("valid", type_=sa.Boolean)),
+        state_version=sa.case(
+            (ACCOUNTS.c.state_version > KNOWN, ACCOUNTS.c.state_version + 1),
+            (OUTLASTED, KNOWN + 2),  # newer than what the writer knows: it learns of this
+            else_=KNOWN + 1,
+        ),
         updated_at=ACCOUNTS.c.updated_at,
     )
 )
@@ -419,6 +446,8 @@ def _set_states(connection: Connection, states: Iterable[AccountState]) -> None:
             "until": _moment(change.until),
             "errors": change.error_count,
             "valid": change.is_valid,
+            "was": change.was,
+            "time": _moment(change.time),
         }
         connection.execute(SET_STATE, values)
         if change.was != change.state:

@@ -302,7 +302,7 @@ class RedisState:
 
     def _tell(self, own: Fleet) -> None:
         seen, self._revision = self._revision, "-1"
-        self._update(lambda shared: merged(shared, own))
+        self._update(lambda shared: merged(shared, own, self._clock()))
         if uses := self._own.uses():
             self._run("seed", json.dumps(uses))
         self._beat(self._own.places(), anew=True)

@@ -19,6 +19,7 @@ RATE_REASON, QUOTA_REASON = "rate limit reached", "quota or credit used up"
 SUSPENDED_REASON = "suspended"  # only a person brings such an account back
 MODEL_ABSENT = 600.0
 MOST_MODELS = 100  # of one account that are remembered to be at their limit, and as many that it lacks
+LAG = 500  # changes that two workers may count apart; a person's is further ahead (models.OVERTAKING)
 LONGEST = 31 * 86_400.0  # no stored deadline is believed beyond this
 STALE = 60 * 10**9  # nanoseconds by which a slow worker's snapshot may be behind
 SLOW_START = 60.0  # seconds after a return in which an account gets more and more
@@ -364,11 +365,33 @@ def _adopt(standing: Standing, row: Stored, now: float) -> Standing:
     return Standing(row.provider, row.site, row.version, row.state, row.reason, until, error_count=row.error_count)
 
 
-def merged(shared: Fleet, own: Fleet) -> Fleet:
-    """After a time apart: of each account the view with more changes; where both have as many, the stricter."""
-    standings = {i: max((own.standings[i], s), key=_weight) if i in own.standings else s
+def merged(shared: Fleet, own: Fleet, now: float) -> Fleet:
+    """After a time apart: of each account the view with more changes; where both have as many, the stricter. But
+    nothing that keeps requests away is lost to what the other one counted meanwhile."""
+    standings = {i: _joined(own.standings[i], s, now) if i in own.standings else s
                  for i, s in {**own.standings, **shared.standings}.items()}  # fmt: skip
     return Fleet(standings, {**own.breakers, **shared.breakers}, max(own.snapshot, shared.snapshot))
+
+
+def _joined(own: Standing, shared: Standing, now: float) -> Standing:
+    older, newer = sorted((shared, own), key=_weight)
+    if newer.state in OUT or newer.version - older.version >= LAG:
+        return newer
+    if older.state == "invalid":  # the machine itself never takes that back
+        return replace(older, version=newer.version)
+    newer = replace(
+        newer,
+        models_until=_latest(newer.models_until, older.models_until),
+        absent_until=_latest(newer.absent_until, older.absent_until),
+    )
+    if not older.is_cooling(now) or (newer.is_cooling(now) and (newer.until or 0.0) >= (older.until or 0.0)):
+        return newer
+    cooled = replace(newer, state="cooling", until=older.until, reason=older.reason, since=older.since, slow_since=0.0)
+    return replace(cooled, times_in_a_row=max(older.times_in_a_row, newer.times_in_a_row))
+
+
+def _latest(one: Mapping[str, float], other: Mapping[str, float]) -> Mapping[str, float]:
+    return {model: max(one.get(model, 0.0), other.get(model, 0.0)) for model in {**one, **other}}
 
 
 def _weight(standing: Standing) -> tuple[int, bool, float]:

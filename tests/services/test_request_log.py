@@ -229,6 +229,52 @@ def test_no_cooldown_is_lost_to_what_another_worker_counts(
     assert account.state_version == (9 if kept == 2e9 else 8)
 
 
+@pytest.mark.parametrize(
+    "later, kept",
+    [
+        ({"state": "active", "until": None}, ("cooling", 2e9)),  # an error was counted
+        ({"until": 1.9e9}, ("cooling", 2e9)),
+        ({"until": 2.1e9}, ("cooling", 2.1e9)),
+        ({"state": "active", "until": None, "was": "cooling"}, ("active", None)),  # it was taken back
+        ({"state": "active", "until": None, "time": 2e9}, ("active", None)),  # it is over
+        ({"state": "invalid", "until": None}, ("invalid", None)),
+    ],
+)
+def test_a_cooldown_outlasts_what_another_worker_counted_and_writes_later(
+    recorder: Recorder, account: Account, later: dict[str, Any], kept: tuple[str, float | None]
+) -> None:
+    recorder.account_state(cooling(account))
+    recorder.account_state(cooling(account, 3, error_count=7, **later))
+    recorder.flush()
+    db.session.refresh(account)
+    until = kept[1] and datetime.fromtimestamp(kept[1], UTC)
+    assert (account.state, account.state_until, account.error_count) == (kept[0], until, 7)
+    assert account.state_version == (5 if kept == ("cooling", 2e9) else 4)  # whoever knew 4 learns of it
+
+
+@pytest.mark.parametrize("first, second", [(0, 3), (3, 0)])
+def test_an_account_that_one_worker_took_out_stays_out_whatever_another_counted(
+    recorder: Recorder, account: Account, first: int, second: int
+) -> None:
+    for version in (first, second):
+        more = {"state": "active", "until": None} if version else {"state": "invalid", "until": None, "is_valid": False}
+        recorder.account_state(cooling(account, version, **more))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (account.state, account.is_valid, account.state_version) == ("invalid", False, 5)
+
+
+def test_a_persons_change_wins_over_a_cooldown_that_came_after_other_changes_still_to_be_written(
+    recorder: Recorder, account: Account
+) -> None:
+    account.state_version = 3 + OVERTAKING
+    db.session.commit()
+    recorder.account_state(cooling(account, 9))
+    recorder.flush()
+    db.session.refresh(account)
+    assert (account.state, account.state_version) == ("active", 3 + OVERTAKING)
+
+
 def test_a_persons_newer_change_wins(recorder: Recorder, account: Account) -> None:
     account.state_version = 3 + OVERTAKING
     db.session.commit()

@@ -123,6 +123,25 @@ def test_what_two_workers_found_out_meanwhile_counts(worker: Worker, redis_serve
     assert (found[1].state, found[2].state) == ("invalid", "cooling")
 
 
+def test_a_cooldown_met_without_redis_holds_when_it_is_back_whatever_the_other_worker_counted(
+    worker: Worker, redis_server: Redis, clock: Clock
+) -> None:
+    one, other = worker(clock=clock), worker(clock=clock)
+    one.update(lambda fleet: fleet.having(1, Standing(version=1)).having(2, Standing(version=1)))
+    other.fleet()
+    redis_server.stop()
+    try:
+        cooling = Standing(version=2, state="cooling", until=clock.now + 30)
+        one.update(lambda fleet: fleet.having(1, cooling))
+        other.update(lambda fleet: fleet.having(1, Standing(version=3, error_count=2)))
+    finally:
+        redis_server.start()
+    for each in (one, other):
+        each.beat()
+    held = [each.pick(TWO, "round_robin", clock.now) for each in (one, other)]
+    assert [each.account_id for each in held if each] == [2, 2]
+
+
 def test_a_redis_that_hangs_costs_half_a_second_once(worker: Worker, redis_server: Redis) -> None:
     one = worker()
     one._heart = object()  # type: ignore[assignment]  # it beats elsewhere

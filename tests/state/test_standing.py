@@ -231,7 +231,7 @@ TestLife.settings = limits(max_examples=60, stateful_step_count=40, deadline=Non
 def test_what_was_found_apart_is_put_together() -> None:
     shared = Fleet({1: Standing(version=3), 2: Standing(version=5, state="invalid")}, {}, 4)
     own = Fleet({1: Standing(version=4, state="cooling", until=9.0), 2: Standing(version=5), 3: Standing()}, {}, 3)
-    found = standing.merged(shared, own)
+    found = standing.merged(shared, own, 8.0)
     assert [(i, s.state, s.version) for i, s in sorted(found.standings.items())] == [
         (1, "cooling", 4),
         (2, "invalid", 5),
@@ -239,7 +239,39 @@ def test_what_was_found_apart_is_put_together() -> None:
     ]
     assert found.snapshot == 4
     longer = replace(own, standings={1: Standing(version=3, until=1.0)})
-    assert standing.merged(shared, longer).standings[1].until == 1.0
+    assert standing.merged(shared, longer, 8.0).standings[1].until == 1.0
+
+
+COOLING = Standing(version=3, state="cooling", until=9.0, reason="429", since=1.0, times_in_a_row=2)
+
+
+@pytest.mark.parametrize(
+    "one, other, kept",
+    [
+        (COOLING, Standing(version=5), ("cooling", 9.0, 5)),
+        (COOLING, Standing(version=5, state="cooling", until=8.5), ("cooling", 9.0, 5)),
+        (COOLING, Standing(version=5, state="cooling", until=9.5), ("cooling", 9.5, 5)),
+        (COOLING, Standing(version=5, state="invalid"), ("invalid", None, 5)),
+        (replace(COOLING, until=7.0), Standing(version=5), ("active", None, 5)),  # it is over
+        (COOLING, Standing(version=903), ("active", None, 903)),  # a person's
+        (Standing(version=3, state="invalid"), Standing(version=5), ("invalid", None, 5)),
+        (Standing(version=3, state="invalid"), Standing(version=1003), ("active", None, 1003)),
+    ],
+)
+def test_apart_nothing_that_keeps_requests_away_is_lost_to_what_the_other_counted(
+    one: Standing, other: Standing, kept: tuple[str, float | None, int]
+) -> None:
+    for shared, own in ((one, other), (other, one)):
+        found = standing.merged(Fleet({1: shared}), Fleet({1: own}), 8.0).standings[1]
+        assert (found.state, found.until, found.version) == kept
+
+
+def test_apart_no_model_at_its_limit_is_forgotten() -> None:
+    one = Fleet({1: Standing(models_until={"m": 9.0}, absent_until={"x": 9.0})})
+    other = Fleet({1: Standing(version=1, models_until={"m": 8.5, "n": 9.0})})
+    for shared, own in ((one, other), (other, one)):
+        found = standing.merged(shared, own, 8.0).standings[1]
+        assert (found.models_until, found.absent_until) == ({"m": 9.0, "n": 9.0}, {"x": 9.0})
 
 
 # ---- names of models, which clients make up
