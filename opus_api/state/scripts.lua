@@ -166,14 +166,23 @@ local function strike(keys, args)
   return redis.call('HMGET', key, 'times', 'last')
 end
 
+-- A Redis that has forgotten everything begins to count below whatever it has counted before, so that no worker takes
+-- what it then finds for what it knows.
+local function first_revision()
+  return string.format('%.0f', 9e15 - time() * 1000000)
+end
+
 -- the revision that is to be replaced, the fleet, gates that are no more (JSON), gates by name (JSON)
 local function replace(keys, args)
   local prefix = keys[1]
-  if (redis.call('GET', prefix .. 'revision') or '0') ~= args[1] then return false end
+  local revision = redis.call('GET', prefix .. 'revision')
+  if (revision or '0') ~= args[1] then return false end
+  if not revision then redis.call('SET', prefix .. 'revision', first_revision()) end
   redis.call('SET', prefix .. 'fleet', args[2])
   for _, name in ipairs(cjson.decode(args[3])) do redis.call('HDEL', prefix .. 'gates', name) end
   for name, value in pairs(cjson.decode(args[4])) do redis.call('HSET', prefix .. 'gates', name, value) end
-  return tostring(redis.call('INCR', prefix .. 'revision'))
+  redis.call('INCR', prefix .. 'revision')
+  return redis.call('GET', prefix .. 'revision')
 end
 
 -- uses by account id (JSON): for those that are not known

@@ -142,6 +142,23 @@ def test_a_cooldown_met_without_redis_holds_when_it_is_back_whatever_the_other_w
     assert [each.account_id for each in held if each] == [2, 2]
 
 
+def test_a_redis_that_forgot_everything_and_learnt_as_much_anew_is_not_taken_for_what_was_known(
+    worker: Worker, redis_server: Redis, clock: Clock
+) -> None:
+    one, other = worker(clock=clock), worker(clock=clock)
+    one.update(lambda fleet: fleet.having(1, Standing(version=1)))
+    one.update(lambda fleet: fleet.having(2, Standing(version=1)))
+    other.beat()
+    one._redis.flushdb()
+    one.beat()
+    one.update(lambda fleet: fleet.having(1, Standing(version=2, state="invalid")))
+    other.beat()
+    assert other.fleet() == one.fleet()
+    other.update(lambda fleet: fleet.having(1, Standing(version=1002)))  # healed by hand
+    held = [each.pick(TWO[:1], "priority", clock.now) for each in (one, other)]
+    assert [each and each.account_id for each in held] == [1, 1]
+
+
 def test_a_redis_that_hangs_costs_half_a_second_once(worker: Worker, redis_server: Redis) -> None:
     one = worker()
     one._heart = object()  # type: ignore[assignment]  # it beats elsewhere
