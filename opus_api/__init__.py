@@ -88,9 +88,9 @@ def _services(app: Flask, settings: Settings) -> None:
     app.extensions["snapshots"] = snapshots
     app.extensions["recorder"] = recorder
     app.extensions["accounts"] = accounts
-    app.extensions["gateway"] = Gateway(
-        settings, snapshots, recorder, transport, accounts.learn, state, tokens.renew, exchanges
-    )
+    gateway = Gateway(settings, snapshots, recorder, transport, accounts.learn, state, tokens.renew, exchanges)
+    snapshots.on_look = gateway.catalog  # what runs learns of it, too, when no request comes any more
+    app.extensions["gateway"] = gateway
     app.extensions["contacts"] = Contacts(state)
     app.extensions["login_throttle"] = LoginThrottle(state)
     app.extensions["key_throttle"] = LoginThrottle(state, attempt=SHOWN_KEY)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -185,6 +185,7 @@ class Snapshots:
 
     def __init__(self, engine: Engine):
         self._engine = engine
+        self.on_look: Callable[[], object] = lambda: None  # each time that the database has been looked at
         self._snapshot: Snapshot | None = None
         self._news = 0  # how often somebody said that others have changed something
         self._seen = (-1, 0)  # commits of this process and news that the snapshot knows
@@ -283,6 +284,7 @@ class Snapshots:
         except SQLAlchemyError as error:
             if self._snapshot is None:
                 raise
+            self._states = None  # the next close look finds them changed once more
             log.warning("settings, keys and accounts could not be read again (%s)", type(error).__name__)
         self._seen = latest
         return self._snapshot
@@ -306,6 +308,7 @@ class Snapshots:
         while True:  # first as soon as the worker serves: it has taken a second or two since it loaded
             try:
                 self.refresh()
+                gevent.spawn(self.on_look)  # apart: it may have to wait for Redis
                 away = False
             except (SQLAlchemyError, ConfigError) as error:
                 if not away:  # one line per outage

@@ -15,10 +15,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests import bars
-from tests.fakes.upstream import FOREVER, Asked, Reply, Upstream, spoken, streamed
+from tests.fakes.upstream import FOREVER, Asked, Reply, Upstream, refusing, spoken, streamed
 from tests.gateway.conftest import Stage
 from tests.live import KEY, LEADING, Answer, Gateway, body, gateway, read, wait_until
 from tests.raw import CHAT, MESSAGES, answer, connected, head, request, to_the_end
@@ -266,6 +267,35 @@ def test_what_the_old_worker_learns_of_an_account_the_new_one_knows_as_well(relo
     for _ in range(3):
         assert reloadable.gateway.ask(model).status == 200
     assert [len(reloadable.asked(account)) for account in (first, second)] == [1, 4]
+
+
+def test_what_the_new_worker_learns_of_an_account_the_old_one_knows_as_well(reloadable: Stage, model: str) -> None:
+    later = threading.Event()
+    slow = Reply(500, b"{}", before=[later])
+    first = reloadable.account("openai", model, [slow, refusing(500)], priority=9)
+    second = reloadable.account("openai", model, [refusing(429, retry_after="30"), spoken], priority=5)
+    third = reloadable.account("openai", model)
+    master = psutil.Process(reloadable.gateway.process.pid)
+    before = master.children()
+    with ThreadPoolExecutor(1) as pool:
+        old = pool.submit(reloadable.gateway.ask, model)
+        wait_until(lambda: reloadable.asked(first))
+        master.send_signal(signal.SIGHUP)
+        wait_until(lambda: any(is_served_by(new, reloadable) for new in set(master.children()) - set(before)))
+        assert reloadable.gateway.ask(model).status == 200
+        time.sleep(1)
+        later.set()
+        assert old.result(20).status == 200
+    assert [len(reloadable.asked(account)) for account in (first, second, third)] == [2, 1, 2]
+
+
+def is_served_by(worker: psutil.Process, stage: Stage) -> bool:
+    with closing(stage.gateway.connection()) as connection:
+        connection.connect()
+        port = connection.sock.getsockname()[1]
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        return port in {one.raddr.port for one in worker.net_connections("tcp") if one.raddr}
 
 
 @pytest.mark.chaos

@@ -204,6 +204,26 @@ def test_what_changed_while_a_worker_was_starting_is_known_when_it_serves(snapsh
     assert [one.state for one in snapshots.current().accounts] == ["cooling"]
 
 
+def test_an_accounts_state_that_could_not_be_read_is_read_at_the_next_look(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(account())
+    snapshots.watch_closely(60.0)
+    snapshots.refresh()
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(Account).values(state="cooling", state_version=Account.state_version + 1))
+
+    def fail(session: Session) -> Snapshot:
+        raise sa.exc.OperationalError("", {}, Exception())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "load", fail)
+        snapshots.refresh()
+    assert [one.state for one in snapshots.current().accounts] == ["active"]
+    snapshots.refresh()
+    assert [one.state for one in snapshots.current().accounts] == ["cooling"]
+
+
 def test_nobody_waits_for_a_database_that_stands_still_while_it_is_read_anew(
     snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
