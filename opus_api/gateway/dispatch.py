@@ -86,6 +86,7 @@ class Dispatch:
         self._bound: int | None = None  # the account that had the turn before
         self._renew = worker.renew
         self._warnings = tuple(call.warnings)  # those of no attempt
+        self._leased: Lease | None = None  # of the current or last attempt
         self._permit: Permit | None = None  # this attempt is a retry, and has no content yet
 
     # ---- the loop
@@ -105,7 +106,7 @@ class Dispatch:
             if self._attempts.spent:
                 yield from self._permission()
             lease = yield from self._next_account()
-            self.target = lease.target
+            self.target, self._leased = lease.target, lease
             self.try_began, self.try_ended = time.monotonic(), False
             if lease.target.account is not None:
                 self.uses.append((lease.target.account.id, time.time()))
@@ -357,6 +358,8 @@ class Dispatch:
                 self.committed = True
                 self._end_retry()
                 self._pool.answering(self.target)
+                if self._leased is not None:
+                    self._leased.end_trial()
                 self._remember(self.target)
                 if not self.meter.usage.prompt_tokens:  # the upstream may tell at the end, or never
                     self.meter.usage.input_tokens = self.call.input_estimate

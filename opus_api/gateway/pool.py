@@ -9,10 +9,12 @@ from opus_api.gateway.catalog import Target
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.snapshot import AccountValue, Snapshot
 from opus_api.state import Candidate, Fleet, Held, State, clock, standing
+from opus_api.state.rotation import trial_places, trials_of
 from opus_api.upstreams.base import Failure, Verdict
 
 # What only speaks of the credential that was presented.
 CREDENTIAL = (Verdict.AUTH, Verdict.SUSPENDED)
+LONGEST_TRIAL = 3.0  # seconds for which all others are refused while one request tries who was away
 
 
 class Lease:
@@ -26,9 +28,17 @@ class Lease:
         self._held = held
 
     def release(self) -> None:
+        self.end_trial()
         held, self._held = self._held, None
         if held is not None:
             self._pool.released(held)
+
+    def end_trial(self) -> None:
+        """Whoever was only tried has passed, or takes so long that somebody else may try as well."""
+        if self._held is not None and (trials := trials_of(self._held.counted)):
+            others = tuple(name for name in self._held.counted if name not in trials)
+            self._held = self._held._replace(counted=others)
+            self._pool.tried(trials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,7 @@ class Pool:
         self._now = now
         self._seen: Snapshot | None = None
         self._accounts: Mapping[int, AccountValue] = {}  # those of ``_seen``
+        self._trials: dict[str, tuple[Lease, float]] = {}  # place -> who tries, since when; of this worker
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Take over what changed in the database; forget accounts that are gone."""
@@ -79,14 +90,34 @@ class Pool:
         preferred = [candidate for candidate in candidates if candidate.account_id == prefer]
         held = self._state.pick(preferred, strategy, now) if preferred else None
         held = held or (self._state.pick(candidates, strategy, now) if candidates else None)
+        if held is None and candidates and self._end_slow_trials(candidates, now):
+            held = self._state.pick(candidates, strategy, now)
         if held is None:
             return None
-        return Lease(free[held.account_id, held.model], self, held)
+        lease = Lease(free[held.account_id, held.model], self, held)
+        self._trials |= dict.fromkeys(trials_of(held.counted), (lease, now))
+        return lease
+
+    def _end_slow_trials(self, candidates: Sequence[Candidate], now: float) -> bool:
+        """Nobody else is left. An answer without streaming shows nothing until it is whole, which may take minutes."""
+        if not self._trials:
+            return False
+        wanted = {name for candidate in candidates for name in trial_places(candidate)}
+        found = [self._trials[name] for name in wanted & self._trials.keys()]
+        slow = [lease for lease, since in found if now - since >= LONGEST_TRIAL]
+        for lease in slow:
+            lease.end_trial()
+        return bool(slow)
 
     def _is_current(self, account: AccountValue) -> bool:
         """Since its request began it was neither deleted nor given another credential."""
         known = self._accounts.get(account.id)
         return known is account or (known is not None and _credential(known) == _credential(account))
+
+    def tried(self, trials: Sequence[str]) -> None:
+        for name in trials:
+            self._trials.pop(name, None)
+            self._state.let_go(name)
 
     def released(self, held: Held) -> None:
         self._state.release(held)

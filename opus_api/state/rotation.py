@@ -80,7 +80,7 @@ def _admitted(
     if cap and in_flight.get(f"a{account_id}", 0) >= cap:
         return None
     counted = [f"a{account_id}"]
-    for name in (str(account_id), f"{account_id} {candidate.model}", f"@{candidate.site}"):
+    for name in _gated(candidate):
         gate = gates.get(name)
         if gate is None:
             continue
@@ -89,6 +89,20 @@ def _admitted(
         if gate.trial:
             counted.append(f"t{name}")
     return Choice(candidate, tuple(counted))
+
+
+def _gated(candidate: Candidate) -> tuple[str, str, str]:
+    return str(candidate.account_id), f"{candidate.account_id} {candidate.model}", f"@{candidate.site}"
+
+
+def trial_places(candidate: Candidate) -> tuple[str, ...]:
+    """The names under which a request counts that only tries: one at a time."""
+    return tuple(f"t{name}" for name in _gated(candidate))
+
+
+def trials_of(counted: Sequence[str]) -> tuple[str, ...]:
+    """Those among the names under which a request counts."""
+    return tuple(name for name in counted if name.startswith("t"))
 
 
 def _is_crowded(candidate: Candidate, gate: Gate | None, in_flight: Mapping[str, int], now: float) -> bool:

@@ -331,6 +331,18 @@ def test_a_refusal_whose_words_never_come_is_one_all_the_same(stage: Stage, kind
     assert stage.gateway.until(account, state="cooling")["state_reason"] == "rate limit reached"
 
 
+def test_a_long_answer_keeps_nobody_out_when_its_account_has_cooled_again(stage: Stage, kind: str, model: str) -> None:
+    go = threading.Event()
+    limit = refusing(429, retry_after="1")
+    account = stage.account(kind, model, [limit, after(5, go), limit, spoken])
+    with ThreadPoolExecutor(1) as threads:
+        long = threads.submit(stage.gateway.ask, model, stream=True)  # tries the account after its first cooldown
+        wait_until(lambda: stage.gateway.shown(account)["state"] == "active" and len(stage.asked(account)) == 2)
+        assert stage.gateway.ask(model, stream=True).text == HELLO
+        go.set()
+        long.result()
+
+
 def test_an_account_that_is_deleted_meanwhile_is_not_asked_again(stage: Stage, kind: str, model: str) -> None:
     go = threading.Event()
 

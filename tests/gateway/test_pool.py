@@ -104,6 +104,56 @@ def test_other_failures_are_never_counted(verdict: Verdict) -> None:
     assert house.standing().state == ("cooling" if verdict in (Verdict.RATE, Verdict.QUOTA) else "active")
 
 
+def cooled(house: House, *ids: int) -> None:
+    for id in ids:
+        house.fail(id, Verdict.RATE, retry_after=1.0)
+    house.now += 1.5
+
+
+def test_a_trial_that_takes_long_keeps_nobody_else_out() -> None:
+    house = House(account(1))
+    cooled(house, 1)
+    first = house.lease()
+    assert first
+    assert house.lease() is None
+    house.now += 2.9
+    assert house.lease() is None
+    house.now += 0.2
+    second = house.lease()
+    assert second
+    assert house.lease() is None, "one more, which has as long"
+    first.release()
+    assert house.lease() is None
+    assert house.state.in_flight("a1") == 1
+    second.release()
+    assert house.leased() == 1
+    assert house.state.places() == {}
+
+
+def test_a_slow_trial_stays_the_only_one_while_another_account_is_well() -> None:
+    house = House(account(1, priority=2), account(2))
+    cooled(house, 1)
+    trial = house.lease()
+    house.now += 60
+    assert {house.leased() for _ in range(3)} == {2}
+    assert trial
+    trial.release()
+
+
+def test_a_trial_that_has_passed_is_over_however_long_its_answer_is() -> None:
+    house = House(account(1))
+    cooled(house, 1)
+    long = house.lease()
+    assert long
+    house.pool.answering(long.target)
+    long.end_trial()
+    cooled(house, 1)
+    assert house.leased() == 1
+    assert house.state.places() == {"a1": 1}
+    long.release()
+    assert house.state.places() == {}
+
+
 def test_who_knew_an_account_that_is_gone_is_not_sent_there() -> None:
     house = House(account(1), account(2))
     known = house.targets
