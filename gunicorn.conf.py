@@ -8,6 +8,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import importlib
 import os
 import resource
 import shutil
@@ -46,11 +47,16 @@ accesslog = None
 errorlog = "-"
 loglevel = "debug" if settings.debug_mode else "warning"
 
+# What takes longest to load and is not ours: the master does so once, for the check and for each worker that it forks.
+LIBRARIES = ("flask_babel", "flask_sqlalchemy", "flask_wtf", "huey.api", "huey.consumer", "jwt", "psycopg2", "requests")
+
 
 def on_starting(server: Any) -> None:
     """Before the master listens: refuse with one sentence what could only fail later, again and again."""
     inherited = {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ)
     addresses = [] if inherited else [address for address in server.cfg.address if isinstance(address, tuple)]
+    for name in LIBRARIES:
+        importlib.import_module(name)
     _check_in_a_process_of_its_own(server.cfg.workers, addresses)
     _raise_file_limit()
     # Each worker keeps its counters there, for whichever is asked for /metrics; set before prometheus_client is loaded.

@@ -26,4 +26,6 @@ else:
     except ConfigError as error:
         sys.exit(str(error))
     atexit.register(app.extensions["recorder"].stop)  # for `flask run`; gunicorn's workers end before
+    gc.freeze()  # still nothing of it is garbage: the next look would begin with it
+    atexit.register(gc.unfreeze)  # only while it runs: what is taken apart at the end must go in order
     gc.enable()
