@@ -27,6 +27,7 @@ ON_THE_PATH = ("chromium-headless-shell", "chromium")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
+    "--num-raster-threads=1",  # four would take no less time on two cores, and more work
     "--in-process-gpu",  # there is none; a process less to start and to talk to
     "--disable-site-isolation-trials",  # with it goes the process that is kept ready for the next site
     "--disable-quic",

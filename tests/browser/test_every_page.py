@@ -125,7 +125,7 @@ def looks(page: Page) -> Callable[[int, str], None]:
 
 @pytest.mark.parametrize(
     "locale, script, scheme",
-    [("en-US", True, "light"), ("en-US", False, "dark"), ("zh-CN", True, "dark"), ("zh-CN", False, "light")],
+    [("en-US", True, "light"), ("en-US", False, "dark"), ("zh-CN", True, "dark")],  # without script English is wider
 )
 def test_every_page_fits_and_neither_the_browser_nor_axe_complains(
     open_page: Open, session: str, pages: list[str], locale: str, script: bool, scheme: str
