@@ -40,6 +40,7 @@ PAUSE = (0.25, 0.75)  # seconds before the same account is asked again after it 
 RENEWAL_LOOK = 0.02  # seconds between two looks whether a token was renewed
 MOST_LESSONS = 3
 REFUSAL_WAIT = 3.0  # seconds that an upstream gets for the words of a refusal
+MISTAKE_WAIT = 30.0  # and for those that tell the client what its mistake is: nothing else does
 
 Waits = Generator[Relayed, None, None]
 
@@ -327,7 +328,8 @@ class Dispatch:
 
     def _refused(self, upstream: Upstream, exchange: Any, credentials: Credentials) -> Iterator[Relayed]:
         # Its status and headers have said what matters, a cooldown above all: its words need not come, or not whole.
-        exchange.last_event_came(REFUSAL_WAIT)
+        wordless = upstream.failure(HttpResponse(exchange.status, exchange.headers, b""), credentials)
+        exchange.last_event_came(MISTAKE_WAIT if wordless.verdict is Verdict.CLIENT else REFUSAL_WAIT)
         body, broken = b"", None
         try:
             for part in exchange.body():

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from opus_api.gateway.catalog import Target
@@ -81,11 +81,8 @@ class Pool:
         if targets and targets[0].account is None:
             return Lease(targets[0], self, None)
         now = self._now()
-        free = {
-            (t.account.id, t.model): t
-            for t in targets
-            if t.account and t.account.id not in without and self._is_current(t.account)
-        }
+        found = (self._as_it_is(t, t.account) for t in targets if t.account and t.account.id not in without)
+        free = {(t.account.id, t.model): t for t in found if t and t.account}
         candidates = [_candidate(target) for target in free.values()]
         preferred = [candidate for candidate in candidates if candidate.account_id == prefer]
         held = self._state.pick(preferred, strategy, now) if preferred else None
@@ -108,6 +105,13 @@ class Pool:
         for lease in slow:
             lease.end_trial()
         return bool(slow)
+
+    def _as_it_is(self, target: Target, account: AccountValue) -> Target | None:
+        """With the credential that its account has by now; None when the account is gone."""
+        if self._is_current(account):
+            return target
+        known = self._accounts.get(account.id)
+        return replace(target, account=known) if known and known.provider == target.provider else None
 
     def _is_current(self, account: AccountValue) -> bool:
         """Since its request began it was neither deleted nor given another credential."""

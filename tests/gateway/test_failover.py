@@ -331,6 +331,18 @@ def test_a_refusal_whose_words_never_come_is_one_all_the_same(stage: Stage, kind
     assert stage.gateway.until(account, state="cooling")["state_reason"] == "rate limit reached"
 
 
+def test_a_client_is_told_its_mistake_however_slowly_it_comes(stage: Stage, kind: str, model: str) -> None:
+    def slow(asked: Asked) -> Reply:
+        reply = refusing(400, "messages.3: too blue")(asked)
+        assert isinstance(reply.body, bytes)
+        reply.body = [reply.body[:20], 3.5, reply.body[20:]]
+        return reply
+
+    accounts = [stage.account(kind, model, slow, priority=priority) for priority in (2, 1)]
+    assert stage.gateway.ask(model).error == (400, "invalid_request_error", "messages.3: too blue")
+    assert [len(stage.asked(account)) for account in accounts] == [1, 0]
+
+
 def test_a_long_answer_keeps_nobody_out_when_its_account_has_cooled_again(stage: Stage, kind: str, model: str) -> None:
     go = threading.Event()
     limit = refusing(429, retry_after="1")
@@ -380,6 +392,18 @@ def test_what_an_old_key_met_is_not_held_against_the_new_one(stage: Stage, kind:
         assert [one.result().status for one in asking] == [529] * 4
     assert stage.gateway.ask(model).text == HELLO
     stage.gateway.until(account, state="active", error_count=0)
+
+
+def test_who_waits_for_an_account_asks_it_with_the_key_that_it_has_by_then(stage: Stage, kind: str, model: str) -> None:
+    account = stage.account(kind, model, refusing(429, retry_after="2"))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(stage.gateway.ask, model)
+        wait_until(lambda: stage.asked(account))
+        key = unique("sk-new")
+        stage.change(account, api_key=key)
+        stage.gateway.send("GET", "/v1/models")  # the gateway has heard of it
+        assert waiting.result().text == HELLO
+    assert len(stage.upstream.of(key)) == 1
 
 
 def test_a_spend_cap_of_anthropic_cools_for_an_hour(stage: Stage, model: str) -> None:

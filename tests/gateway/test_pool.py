@@ -172,7 +172,10 @@ def test_what_a_credential_met_says_nothing_about_the_next_one(verdict: Verdict)
     for _ in range(3):
         house.pool.failed(old, failure(verdict))
     assert shown(house) == ("active", None, 0)
-    assert house.pool.lease([old], "round_robin") is None
+    lease = house.pool.lease([old], "round_robin")
+    assert lease
+    assert lease.target == house.target(1), "by the new one"
+    lease.release()
     house.fail(1, Verdict.RATE)
     assert house.standing().state == "cooling"
 
