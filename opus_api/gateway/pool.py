@@ -9,12 +9,14 @@ from opus_api.gateway.catalog import Target
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.snapshot import AccountValue, Snapshot
 from opus_api.state import Candidate, Fleet, Held, State, clock, standing
-from opus_api.state.rotation import trial_places, trials_of
+from opus_api.state.rotation import trials_of
 from opus_api.upstreams.base import Failure, Verdict
 
 # What only speaks of the credential that was presented.
 CREDENTIAL = (Verdict.AUTH, Verdict.SUSPENDED)
-LONGEST_TRIAL = 3.0  # seconds for which all others are refused while one request tries who was away
+# Seconds for which all others are refused while one request tries who was away: an answer without streaming shows
+# nothing until it is whole, which may take minutes.
+LONGEST_TRIAL = 3.0
 
 
 class Lease:
@@ -34,7 +36,7 @@ class Lease:
             self._pool.released(held)
 
     def end_trial(self) -> None:
-        """Whoever was only tried has passed, or takes so long that somebody else may try as well."""
+        """Whoever was only tried has passed."""
         if self._held is not None and (trials := trials_of(self._held.counted)):
             others = tuple(name for name in self._held.counted if name not in trials)
             self._held = self._held._replace(counted=others)
@@ -62,7 +64,6 @@ class Pool:
         self._now = now
         self._seen: Snapshot | None = None
         self._accounts: Mapping[int, AccountValue] = {}  # those of ``_seen``
-        self._trials: dict[str, tuple[Lease, float]] = {}  # place -> who tries, since when; of this worker
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Take over what changed in the database; forget accounts that are gone."""
@@ -86,25 +87,10 @@ class Pool:
         candidates = [_candidate(target) for target in free.values()]
         preferred = [candidate for candidate in candidates if candidate.account_id == prefer]
         held = self._state.pick(preferred, strategy, now) if preferred else None
-        held = held or (self._state.pick(candidates, strategy, now) if candidates else None)
-        if held is None and candidates and self._end_slow_trials(candidates, now):
-            held = self._state.pick(candidates, strategy, now)
+        held = held or (self._state.pick(candidates, strategy, now, LONGEST_TRIAL) if candidates else None)
         if held is None:
             return None
-        lease = Lease(free[held.account_id, held.model], self, held)
-        self._trials |= dict.fromkeys(trials_of(held.counted), (lease, now))
-        return lease
-
-    def _end_slow_trials(self, candidates: Sequence[Candidate], now: float) -> bool:
-        """Nobody else is left. An answer without streaming shows nothing until it is whole, which may take minutes."""
-        if not self._trials:
-            return False
-        wanted = {name for candidate in candidates for name in trial_places(candidate)}
-        found = [self._trials[name] for name in wanted & self._trials.keys()]
-        slow = [lease for lease, since in found if now - since >= LONGEST_TRIAL]
-        for lease in slow:
-            lease.end_trial()
-        return bool(slow)
+        return Lease(free[held.account_id, held.model], self, held)
 
     def _as_it_is(self, target: Target, account: AccountValue) -> Target | None:
         """With the credential that its account has by now; None when the account is gone."""
@@ -120,7 +106,6 @@ class Pool:
 
     def tried(self, trials: Sequence[str]) -> None:
         for name in trials:
-            self._trials.pop(name, None)
             self._state.let_go(name)
 
     def released(self, held: Held) -> None:

@@ -4,6 +4,7 @@ Two engines keep it: the memory of the one worker (``memory.py``), or Redis for 
 Below ``services``, because sign-in is throttled and persons reset accounts through it, too.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -111,8 +112,11 @@ class State(Protocol):
         """What accounts had been used before, by id; for those not known yet. Others than these are forgotten."""
         ...
 
-    def pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
-        """Choose by strategy among those that may be used now, and take a place there."""
+    def pick(
+        self, candidates: Sequence[Candidate], strategy: str, now: float, longest_trial: float = math.inf
+    ) -> Held | None:
+        """Choose by strategy among those that may be used now, and take a place there. When there are none, a trial
+        that began ``longest_trial`` seconds ago, in whichever worker, keeps nobody out any more."""
         ...
 
     def release(self, held: Held) -> None: ...

@@ -1,7 +1,8 @@
 """The engine of the one worker: plain values in its memory. Nothing here waits, so each method is one step."""
 
+import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from opus_api.state import NOTES, NOTES_KEPT, Candidate, Charge, Fleet, Health, Held, Refused, Strikes, clock, rotation
@@ -22,6 +23,7 @@ class MemoryState:
         self._fleet = Fleet()
         self._gates = gates(self._fleet)
         self._in_flight: Counter[str] = Counter()
+        self._tried: dict[str, float] = {}  # place of a trial -> when the last one began
         self._turns: dict[int, int] = {}
         self._turn = 0
         self._uses: dict[int, int] = {}
@@ -48,13 +50,24 @@ class MemoryState:
         self._uses = {i: self._uses.get(i, used) for i, used in uses.items()}
         self._turns = {i: turn for i, turn in self._turns.items() if i in uses}
 
-    def pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
-        choice = rotation.choose(strategy, candidates, self._gates, self._in_flight, self._turns, self._uses, now)
+    def pick(
+        self, candidates: Sequence[Candidate], strategy: str, now: float, longest_trial: float = math.inf
+    ) -> Held | None:
+        choice = self._choice(candidates, strategy, now, self._in_flight)
+        if choice is None and any(now - since >= longest_trial for since in self._tried.values()):
+            slow = {name for name, since in self._tried.items() if now - since >= longest_trial}
+            in_flight = {name: count for name, count in self._in_flight.items() if name not in slow}
+            choice = self._choice(candidates, strategy, now, in_flight)
         if choice is None:
             return None
         held = Held(choice.candidate.account_id, choice.candidate.model, choice.counted)
         self.took(held)
         return held
+
+    def _choice(
+        self, candidates: Sequence[Candidate], strategy: str, now: float, in_flight: Mapping[str, int]
+    ) -> rotation.Choice | None:
+        return rotation.choose(strategy, candidates, self._gates, in_flight, self._turns, self._uses, now)
 
     def _count(self, account_id: int) -> None:
         self._turn += 1
@@ -80,6 +93,7 @@ class MemoryState:
         self._in_flight[name] -= 1
         if self._in_flight[name] <= 0:
             del self._in_flight[name]
+            self._tried.pop(name, None)
 
     # ---- conversations
 
@@ -144,8 +158,9 @@ class MemoryState:
         self._count(held.account_id)
         self.occupy(held.counted)
 
-    def occupy(self, names: Iterable[str]) -> None:
+    def occupy(self, names: Sequence[str]) -> None:
         self._in_flight.update(names)
+        self._tried |= dict.fromkeys(rotation.trials_of(names), self._clock())
 
     def places(self) -> dict[str, int]:
         return dict(self._in_flight)

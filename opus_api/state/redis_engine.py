@@ -6,6 +6,7 @@ decided any more. A worker says three times a second that it lives; the places o
 
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -129,15 +130,18 @@ class RedisState:
         self._own.seed(uses)
         self._ask(lambda: self._run("seed", json.dumps(dict(uses))), lambda: None)
 
-    def pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
+    def pick(
+        self, candidates: Sequence[Candidate], strategy: str, now: float, longest_trial: float = math.inf
+    ) -> Held | None:
         return self._decide(
-            lambda: self._pick(candidates, strategy, now), lambda: self._own.pick(candidates, strategy, now)
+            lambda: self._pick(candidates, strategy, now, longest_trial),
+            lambda: self._own.pick(candidates, strategy, now, longest_trial),
         )
 
-    def _pick(self, candidates: Sequence[Candidate], strategy: str, now: float) -> Held | None:
+    def _pick(self, candidates: Sequence[Candidate], strategy: str, now: float, longest_trial: float) -> Held | None:
         known = json.dumps(candidates)  # each a list, in the order of its fields
         order = json.dumps(STRATEGIES[strategy])
-        about = (self._worker, self._patience, SLOW_START, SLOW_START_FULL, self._revision)
+        about = (self._worker, self._patience, SLOW_START, SLOW_START_FULL, self._revision, longest_trial)
         found = self._run("pick", known, order, now, *about)
         if not found:
             return None

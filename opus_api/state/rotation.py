@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from opus_api.state.standing import SLOW_START, SLOW_START_FULL, Gate
@@ -80,7 +80,7 @@ def _admitted(
     if cap and in_flight.get(f"a{account_id}", 0) >= cap:
         return None
     counted = [f"a{account_id}"]
-    for name in _gated(candidate):
+    for name in (str(account_id), f"{account_id} {candidate.model}", f"@{candidate.site}"):
         gate = gates.get(name)
         if gate is None:
             continue
@@ -91,17 +91,8 @@ def _admitted(
     return Choice(candidate, tuple(counted))
 
 
-def _gated(candidate: Candidate) -> tuple[str, str, str]:
-    return str(candidate.account_id), f"{candidate.account_id} {candidate.model}", f"@{candidate.site}"
-
-
-def trial_places(candidate: Candidate) -> tuple[str, ...]:
-    """The names under which a request counts that only tries: one at a time."""
-    return tuple(f"t{name}" for name in _gated(candidate))
-
-
-def trials_of(counted: Sequence[str]) -> tuple[str, ...]:
-    """Those among the names under which a request counts."""
+def trials_of(counted: Iterable[str]) -> tuple[str, ...]:
+    """The names, among those under which a request counts, that say that it only tries: one at a time."""
     return tuple(name for name in counted if name.startswith("t"))
 
 

@@ -2,7 +2,7 @@
 -- with one prefix, KEYS[1].
 --
 -- Under it: places:WORKER (hash: name -> requests in flight there), workers (sorted set: worker -> last beat),
--- gates (hash: name -> "opens trial slow_since"), turns and uses (hashes by account id), turn (a counter),
+-- gates (hash: name -> "opens trial slow_since"), tried (hash: place of a trial -> when the last one began), turns and uses (hashes by account id), turn (a counter),
 -- fleet (JSON) and revision (counts its changes), window:NAME (packed entries), bindings (hash) and bound (sorted set).
 
 local function time()
@@ -31,8 +31,8 @@ local function gate(prefix, name)
 end
 
 -- The names under which a request of this candidate would count, how many are in flight there, and since when it starts
--- slowly; nil: it may not be used now.
-local function admitted(prefix, workers, candidate, now)
+-- slowly; nil: it may not be used now. Who tries for ``longest`` seconds keeps nobody out.
+local function admitted(prefix, workers, candidate, now, longest)
   local id, busy = candidate.id, in_flight(prefix, workers, 'a' .. candidate.id)
   if candidate.cap > 0 and busy >= candidate.cap then return nil end
   local counted, slow_since = {'a' .. id}, 0
@@ -41,7 +41,9 @@ local function admitted(prefix, workers, candidate, now)
     if found then
       if found.opens > now then return nil end
       if found.trial then
-        if in_flight(prefix, workers, 't' .. name) > 0 then return nil end
+        if in_flight(prefix, workers, 't' .. name) > 0 then
+          if now - tonumber(redis.call('HGET', prefix .. 'tried', 't' .. name) or 0) < longest then return nil end
+        end
         table.insert(counted, 't' .. name)
       end
       if name == id then slow_since = found.slow_since end
@@ -87,25 +89,35 @@ local function wanted(prefix, candidates, order)
   return found
 end
 
--- candidates (JSON), the order of facts (JSON), now, worker, patience, slow start, its full share, the revision of the
--- fleet that the worker knows: one that is older tells that everything was forgotten, also what may not be picked
-local function pick(keys, args)
-  local prefix, now = keys[1], tonumber(args[3])
-  if tonumber(redis.call('GET', prefix .. 'revision') or 0) < tonumber(args[8]) then return {-1} end
-  local workers = alive(prefix, tonumber(args[5]))
-  local chosen, places
-  for _, candidate in ipairs(wanted(prefix, cjson.decode(args[1]), cjson.decode(args[2]))) do
-    local counted, busy, slow_since = admitted(prefix, workers, candidate, now)
+local function best(prefix, candidates, now, longest, args)
+  local workers, chosen, places = alive(prefix, tonumber(args[5])), nil, nil
+  for _, candidate in ipairs(candidates) do
+    local counted, busy, slow_since = admitted(prefix, workers, candidate, now, longest)
     if counted then
       local crowded = is_crowded(busy, candidate.cap, slow_since, now, tonumber(args[6]), tonumber(args[7]))
       if not (crowded and chosen) then chosen, places = candidate, counted end
       if not crowded then break end
     end
   end
+  return chosen, places
+end
+
+-- candidates (JSON), the order of facts (JSON), now, worker, patience, slow start, its full share, the revision of the
+-- fleet that the worker knows: one that is older tells that everything was forgotten, also what may not be picked;
+-- the seconds after which a trial keeps nobody out any more, when there is nobody else
+local function pick(keys, args)
+  local prefix, now = keys[1], tonumber(args[3])
+  if tonumber(redis.call('GET', prefix .. 'revision') or 0) < tonumber(args[8]) then return {-1} end
+  local candidates = wanted(prefix, cjson.decode(args[1]), cjson.decode(args[2]))
+  local chosen, places = best(prefix, candidates, now, math.huge, args)
+  if not chosen then chosen, places = best(prefix, candidates, now, tonumber(args[9]), args) end
   if not chosen then return false end
   redis.call('HSET', prefix .. 'turns', chosen.id, redis.call('INCR', prefix .. 'turn'))
   redis.call('HINCRBY', prefix .. 'uses', chosen.id, 1)
-  for _, name in ipairs(places) do redis.call('HINCRBY', prefix .. 'places:' .. args[4], name, 1) end
+  for _, name in ipairs(places) do
+    redis.call('HINCRBY', prefix .. 'places:' .. args[4], name, 1)
+    if string.sub(name, 1, 1) == 't' then redis.call('HSET', prefix .. 'tried', name, args[3]) end
+  end
   return {chosen.at - 1, places}
 end
 

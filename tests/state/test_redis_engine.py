@@ -38,6 +38,21 @@ def test_a_standing_of_one_worker_is_seen_by_the_other_at_once(worker: Worker, c
     assert other.fleet() == one.fleet()
 
 
+def test_a_long_trial_of_one_worker_does_not_shut_the_other_out(worker: Worker, clock: Clock) -> None:
+    one, other = worker(clock=clock), worker(clock=clock)
+    one.update(lambda fleet: fleet.having(1, Standing(state="cooling", until=clock.now)))
+    trial = one.pick(TWO[:1], "priority", clock.now, 3.0)
+    assert trial
+    clock.now += 2.9
+    assert other.pick(TWO[:1], "priority", clock.now, 3.0) is None
+    clock.now += 0.1
+    second = other.pick(TWO[:1], "priority", clock.now, 3.0)
+    assert second
+    one.release(trial)
+    other.release(second)
+    assert [one.in_flight("a1"), one.in_flight("t1")] == [0, 0]
+
+
 def test_changes_of_two_workers_add_up(worker: Worker) -> None:
     one, other = worker(), worker()
     one.fleet()

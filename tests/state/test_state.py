@@ -106,6 +106,30 @@ def test_a_cooldown_ends_with_one_request_at_a_time(state: State, clock: Clock) 
     assert picked(state, (1,), clock)
 
 
+def test_a_trial_that_takes_long_keeps_nobody_out_when_there_is_nobody_else(state: State, clock: Clock) -> None:
+    stand(state, state="cooling", until=clock.now)
+    stand(state, 2)
+
+    def next_of(*ids: int) -> int | None:
+        held = state.pick(candidates(*ids), "round_robin", clock.now, 3.0)
+        return held.account_id if held else None
+
+    trial = picked(state, (1,), clock)
+    assert trial
+    clock.now += 2.9
+    assert next_of(1) is None
+    clock.now += 0.1
+    assert picked(state, (1,), clock) is None
+    assert [next_of(1, 2), next_of(1, 2)] == [2, 2]
+    assert next_of(1) == 1
+    assert next_of(1) is None, "one more, which has as long"
+    state.release(trial)
+    assert next_of(1) is None
+    clock.now += 3
+    assert next_of(1) == 1
+    assert state.in_flight("a1") == 2
+
+
 def test_a_model_cools_alone(state: State, clock: Clock) -> None:
     stand(state, models_until={"m": clock.now + 5}, absent_until={"x y": clock.now + 9})
     assert picked(state, (1,), clock) is None
