@@ -29,7 +29,7 @@ from opus_api.services import metrics, statistics
 from opus_api.services.refusals import Counts, Refusals
 from opus_api.services.spool import Estate, Row, Spool, estates
 from opus_api.services.values import month_of
-from opus_api.state.standing import LAG
+from opus_api.state.standing import LAG, QUOTA_REASON, RATE_REASON
 
 log = logging.getLogger(__name__)
 
@@ -374,6 +374,20 @@ ADD_KEY_USES = (
 )
 KNOWN, NEW_STATE = sa.bindparam("known", type_=sa.Integer), sa.bindparam("new_state", type_=sa.String)
 UNTIL, TIME = (sa.bindparam(name, type_=ACCOUNTS.c.state_until.type) for name in ("until", "time"))
+REASON = sa.bindparam("reason", type_=sa.String)
+# A cooldown that comes late may have been taken back by a worker that knew of it: with its site's outage, which lifts
+# none that was for a limit.
+LIFTED = sa.and_(
+    REASON.not_in((RATE_REASON, QUOTA_REASON)),
+    sa.exists()
+    .where(
+        EVENTS.c.account_id == ACCOUNTS.c.id,
+        EVENTS.c.before == "cooling",
+        EVENTS.c.after == "active",
+        EVENTS.c.time > TIME,
+    )
+    .correlate(ACCOUNTS),
+)
 # While one worker replaces another, or both have no Redis, neither knows what the other counts: nothing that keeps
 # requests from an account is lost to that, whoever writes first. A person's change is further ahead.
 OUTLASTS = sa.and_(
@@ -384,6 +398,7 @@ OUTLASTS = sa.and_(
             NEW_STATE == "cooling",
             ACCOUNTS.c.state.in_(("active", "cooling")),
             sa.or_(ACCOUNTS.c.state_until.is_(None), ACCOUNTS.c.state_until < UNTIL),
+            sa.not_(LIFTED),
         ),
     ),
 )
@@ -414,7 +429,7 @@ SET_STATE = (
     )
     .values(
         state=_unless_outlasted(ACCOUNTS.c.state, NEW_STATE),
-        state_reason=_unless_outlasted(ACCOUNTS.c.state_reason, sa.bindparam("reason", type_=sa.String)),
+        state_reason=_unless_outlasted(ACCOUNTS.c.state_reason, REASON),
         state_until=_unless_outlasted(ACCOUNTS.c.state_until, UNTIL),
         error_count=sa.bindparam("errors"),
         is_valid=_unless_outlasted(ACCOUNTS.c.is_valid, sa.bindparam("valid", type_=sa.Boolean)),

@@ -223,7 +223,8 @@ def _struggling(
     if breaker.until > now:
         return fleet  # what fails together with those who opened it says nothing new
     failing = tuple(sorted({*breaker.accounts, account_id}))
-    breaker = replace(breaker, failures=breaker.failures + 1, accounts=failing)
+    # With Redis, what failed a moment earlier may be counted later.
+    breaker = replace(breaker, failures=breaker.failures + 1, accounts=failing, since=min(breaker.since, now))
     if breaker.until or _is_outage(fleet, standing.site, breaker):
         return _outage(fleet, standing.site, breaker, now)
     fleet = fleet.broken(standing.site, breaker)
@@ -352,17 +353,22 @@ def is_behind(fleet: Fleet, snapshot: int) -> bool:
 
 
 def _adopt(standing: Standing, row: Stored, now: float) -> Standing:
-    """Take over the database's view when it is newer than ours, or as new: then a person changed it meanwhile.
+    """Take over the database's view when it is newer than ours, or as new: then somebody else changed it meanwhile.
 
     Only a person disables and enables, so that is taken over also while changes of ours are still to be written.
     """
     standing = replace(standing, provider=row.provider, site=row.site)
     if row.version < standing.version and "disabled" not in (row.state, standing.state):
         return standing
-    if row.version <= standing.version and row.state == standing.state:
-        return standing
     until = None if row.until is None else min(row.until, now + LONGEST)
-    return Standing(row.provider, row.site, row.version, row.state, row.reason, until, error_count=row.error_count)
+    if row.version <= standing.version and row.state == standing.state:
+        is_longer = row.version == standing.version and until is not None and until > (standing.until or 0.0)
+        return replace(standing, until=until, reason=row.reason) if is_longer else standing  # another worker's cooldown
+    found = Standing(row.provider, row.site, row.version, row.state, row.reason, until, error_count=row.error_count)
+    if row.version - standing.version >= LAG:
+        return found
+    # Another worker's change: the row says nothing of models.
+    return replace(found, models_until=standing.models_until, absent_until=standing.absent_until)
 
 
 def merged(shared: Fleet, own: Fleet, now: float) -> Fleet:

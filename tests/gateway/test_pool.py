@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from opus_api.gateway.catalog import Target
 from opus_api.gateway.pool import Lease, Outlook, Pool
+from opus_api.models import OVERTAKING
 from opus_api.services.snapshot import AccountValue
 from opus_api.state.memory import MemoryState
 from opus_api.state.standing import QUOTA_REASON, RATE_REASON, Standing
@@ -394,7 +395,7 @@ def test_a_reset_clears_what_was_remembered_of_single_models() -> None:
     house = House(account(1))
     house.fail(1, Verdict.NO_MODEL)
     assert house.leased() is None
-    house.change(1, state="active", state_version=house.standing().version + 1)
+    house.change(1, state="active", state_version=house.standing().version + OVERTAKING)
     assert house.leased() == 1
 
 

@@ -21,6 +21,7 @@ from opus_api.models import OVERTAKING, Account, AccountEvent, ApiKey, RequestLo
 from opus_api.services import statistics
 from opus_api.services.request_log import AccountState, Recorder
 from opus_api.services.spool import Spool
+from opus_api.state.standing import RATE_REASON
 from tests import bars
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -273,6 +274,18 @@ def test_a_persons_change_wins_over_a_cooldown_that_came_after_other_changes_sti
     recorder.flush()
     db.session.refresh(account)
     assert (account.state, account.state_version) == ("active", 3 + OVERTAKING)
+
+
+@pytest.mark.parametrize("reason, kept", [("failed 3 times: 500", "active"), (RATE_REASON, "cooling")])
+def test_a_cooldown_that_comes_late_does_not_undo_that_another_worker_took_it_back(
+    recorder: Recorder, account: Account, reason: str, kept: str
+) -> None:
+    back = {"state": "active", "until": None, "was": "cooling", "time": 1e9 + 0.5}  # the outage of its site was told
+    recorder.account_state(cooling(account, 1, reason=None, **back))
+    recorder.account_state(cooling(account, reason=reason))
+    recorder.flush()
+    db.session.refresh(account)
+    assert account.state == kept  # what was for a limit, an outage does not lift
 
 
 def test_a_persons_newer_change_wins(recorder: Recorder, account: Account) -> None:

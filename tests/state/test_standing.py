@@ -7,6 +7,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from opus_api.models import OVERTAKING
 from opus_api.state import standing
 from opus_api.state.standing import OUT, OUTAGE, PASSING, Fleet, Standing, Stored
 from opus_api.state.stored import dump, load
@@ -50,6 +51,16 @@ def test_a_site_where_nothing_succeeds_is_left_alone_and_its_accounts_keep_their
     assert found.open_until(SITE) == NOW + 10
     assert [(s.state, s.error_count) for s in found.standings.values()] == [("active", 0)] * 4
     assert fail(found, 1, times=9) == found  # what still fails says nothing new
+
+
+def test_what_failed_first_and_is_counted_last_belongs_to_the_same_outage() -> None:
+    found = fleet()
+    for now in (NOW + 0.002, NOW, NOW + 0.001):
+        found = fail(found, 1, now=now)
+    assert found.standings[1].state == "cooling"
+    found = fail(found, 2, now=NOW + 0.1, times=OUTAGE - 3)
+    assert found.open_until(SITE)
+    assert found.standings[1].state == "active"
 
 
 def test_each_failed_trial_doubles_the_time_up_to_a_minute() -> None:
@@ -272,6 +283,24 @@ def test_apart_no_model_at_its_limit_is_forgotten() -> None:
     for shared, own in ((one, other), (other, one)):
         found = standing.merged(shared, own, 8.0).standings[1]
         assert (found.models_until, found.absent_until) == ({"m": 9.0, "n": 9.0}, {"x": 9.0})
+
+
+@pytest.mark.parametrize("until, kept", [(NOW + 9, NOW + 9), (NOW + 5, NOW + 8), (None, NOW + 8)])
+def test_of_two_cooldowns_that_two_workers_count_as_the_same_change_the_longer_is_learnt(
+    until: float | None, kept: float
+) -> None:
+    own = Standing("openai", SITE, 4, "cooling", "429", NOW + 8, times_in_a_row=2)
+    found = standing.adopted(Fleet({1: own}, {}, 1), [row(1, "cooling", 4, until)], 1, NOW).standings[1]
+    assert (found.until, found.times_in_a_row) == (kept, 2)
+
+
+@pytest.mark.parametrize("version, kept", [(4, {"m": NOW + 9}), (3 + OVERTAKING, {})])
+def test_another_workers_change_of_an_account_tells_nothing_of_its_models_but_a_persons_does(
+    version: int, kept: dict[str, float]
+) -> None:
+    own = Standing("openai", SITE, 3, models_until={"m": NOW + 9}, absent_until={"m": NOW + 9})
+    found = standing.adopted(Fleet({1: own}, {}, 1), [row(1, version=version)], 1, NOW).standings[1]
+    assert (found.models_until, found.absent_until) == (kept, kept)
 
 
 # ---- names of models, which clients make up
