@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,15 @@ from opus_api.config import Settings
 from opus_api.extensions import db
 from opus_api.models import User
 from opus_api.services import passwords, users
+from opus_api.web.sessions import SESSION_COOKIES
 from opus_api.web.signed_in import issue_token
 from tests.chaos.servers import Redis
 from tests.commands import Commands
+from tests.forms import PASSWORD, sign_in
 from tests.live import Gateways
 from tests.loopback import serving
 
-PASSWORD = "correct horse battery"
+COOKIE = SESSION_COOKIES[1]  # over plain HTTP
 LOOPBACK = {"ALLOW_PRIVATE_UPSTREAMS": "127.0.0.0/8"}
 
 # An example that took long tells of the machine, not of us.
@@ -119,11 +122,67 @@ def gateways(migrated: Path) -> Iterator[Gateways]:
     shared.stop()
 
 
+@dataclass(frozen=True)
+class Staff:
+    """A data folder with an administrator, and what they are signed in by: empty when they are not."""
+
+    folder: Path
+    bearer: str
+    cookie: str
+
+
+@pytest.fixture(scope="session")
+def staffed(
+    migrated: Path, tmp_path_factory: pytest.TempPathFactory, password_hash: str
+) -> Callable[[bool, bool], Staff]:
+    """Such folders, each made once: with a Bearer token, with a browser's cookie."""
+
+    @cache
+    def make(with_token: bool, with_cookie: bool) -> Staff:
+        folder = tmp_path_factory.mktemp("staffed") / "data"
+        shutil.copytree(migrated, folder)
+        app = create_app(config.load(folder, {"DATA_DIR": str(folder)}))
+        with app.app_context():
+            user = _add_admin(password_hash)
+            bearer, cookie = _bearer(user) if with_token else "", _cookie(app) if with_cookie else ""
+            db.session.remove()
+            db.engine.dispose()
+        return Staff(folder, bearer, cookie)
+
+    return make
+
+
+def _add_admin(password_hash: str) -> User:
+    user = User(username="admin", password_hash=password_hash)
+    db.session.add(user)
+    db.session.commit()
+    return user
+
+
+def _bearer(user: User) -> str:
+    return f"Bearer {issue_token(*users.start_session(user, 'jwt', '127.0.0.1', 'tests'))}"
+
+
+def _cookie(app: Flask) -> str:
+    client = app.test_client()
+    sign_in(client)
+    found = client.get_cookie(COOKIE)
+    assert found
+    return found.value
+
+
 @pytest.fixture
-def environment(tmp_path: Path, migrated: Path) -> dict[str, str]:
+def staff(request: pytest.FixtureRequest, staffed: Callable[[bool, bool], Staff]) -> Staff | None:
+    """Who is there when this test begins; None: nobody yet, or its database is another."""
+    names = set(request.fixturenames)
+    return staffed("api" in names, "person" in names) if {"admin", "environment"} <= names else None
+
+
+@pytest.fixture
+def environment(tmp_path: Path, migrated: Path, staff: Staff | None) -> dict[str, str]:
     """The environment of an installation of its own; override it to change a setting."""
     folder = tmp_path / "data"
-    shutil.copytree(migrated, folder)
+    shutil.copytree(staff.folder if staff else migrated, folder)
     return {"DATA_DIR": str(folder), **LOOPBACK}
 
 
@@ -188,20 +247,16 @@ def password_hash(passwords_of_little_work: None) -> str:
 
 
 @pytest.fixture
-def admin(app: Flask, password_hash: str) -> User:
+def admin(app: Flask, staff: Staff | None, password_hash: str) -> User:
     """A user named admin, whose password is PASSWORD."""
-    user = User(username="admin", password_hash=password_hash)
-    db.session.add(user)
-    db.session.commit()
-    return user
+    return db.session.query(User).one() if staff else _add_admin(password_hash)
 
 
 @pytest.fixture
-def api(app: Flask, admin: User) -> FlaskClient:
+def api(app: Flask, admin: User, staff: Staff | None) -> FlaskClient:
     """A caller with the administrator's Bearer token."""
-    row, token = users.start_session(admin, "jwt", "127.0.0.1", "tests")
     client = app.test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {issue_token(row, token)}"
+    client.environ_base["HTTP_AUTHORIZATION"] = staff.bearer if staff else _bearer(admin)
     return client
 
 

@@ -12,7 +12,8 @@ from opus_api.services import users
 from opus_api.services.login_throttle import LoginThrottle
 from opus_api.state.memory import MemoryState
 from tests.commands import Commands
-from tests.conftest import PASSWORD, Provider
+from tests.conftest import Provider
+from tests.forms import PASSWORD
 
 BENCH_KEY = "sk-bench-0123456789abcdef"
 

@@ -15,7 +15,8 @@ from opus_api import config, create_app
 from opus_api.extensions import db
 from opus_api.models import User
 from opus_api.services import retention, users
-from tests.conftest import LOOPBACK, PASSWORD, Caller, Provider
+from tests.conftest import LOOPBACK, Caller, Provider
+from tests.forms import PASSWORD
 from tests.services.test_upkeep import another_writer, log_rows
 from tests.web.test_wrong_types import refuse_every_wrong_type
 

@@ -24,7 +24,8 @@ from opus_api.config import ConfigError, Settings
 from opus_api.extensions import db
 from opus_api.models import ModelRule
 from tests.commands import Commands
-from tests.conftest import LOOPBACK, PASSWORD, Provider
+from tests.conftest import LOOPBACK, Provider
+from tests.forms import PASSWORD
 from tests.processes import FLASK, GUNICORN, START, Service, clean, free_port, run, service
 
 SECRET = re.compile(r"password: (\S+)|(sk-opus-\w+)")

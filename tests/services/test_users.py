@@ -13,7 +13,7 @@ from opus_api.services.login_throttle import LoginThrottle
 from opus_api.services.values import FieldError
 from opus_api.state.memory import MemoryState
 from opus_api.wire.errors import Conflict, NotFound, RateLimited, Unauthorized
-from tests.conftest import PASSWORD
+from tests.forms import PASSWORD
 
 HERE = "192.0.2.1"
 pytestmark = pytest.mark.usefixtures("app")

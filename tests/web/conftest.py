@@ -12,18 +12,8 @@ from werkzeug.test import TestResponse
 from opus_api.config import ROOT
 from opus_api.models import User
 from opus_api.web import assets
-from tests.conftest import PASSWORD
-
-
-def token(client: FlaskClient, path: str = "/login") -> str:
-    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', client.get(path).text)
-    assert found
-    return found[1]
-
-
-def sign_in(client: FlaskClient, password: str = PASSWORD, **form: str) -> None:
-    data = {"csrf_token": token(client), "username": "admin", "password": password, **form}
-    assert client.post("/login", data=data).status_code == 302
+from tests.conftest import COOKIE, Staff
+from tests.forms import sign_in, token
 
 
 class Browser(FlaskClient):
@@ -42,9 +32,12 @@ def browser(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def person(browser: FlaskClient, admin: User) -> FlaskClient:
+def person(browser: FlaskClient, admin: User, staff: Staff | None) -> FlaskClient:
     """A browser in which the administrator is signed in."""
-    sign_in(browser)
+    if staff:
+        browser.set_cookie(COOKIE, staff.cookie)
+    else:
+        sign_in(browser)
     return browser
 
 

@@ -15,7 +15,7 @@ from opus_api.extensions import db
 from opus_api.models import User, UserSession, now
 from opus_api.services import api_keys, users
 from opus_api.web.auth import start_page_session
-from tests.conftest import PASSWORD
+from tests.forms import PASSWORD
 
 LOGIN = {"username": "admin", "password": PASSWORD}
 

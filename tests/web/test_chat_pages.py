@@ -12,7 +12,8 @@ from flask.testing import FlaskClient
 
 from opus_api.extensions import db
 from opus_api.models import RequestLog
-from tests.web.conftest import token, weight
+from tests.forms import token
+from tests.web.conftest import weight
 from tests.web.test_pages import add
 
 FORM = {"model": "practice/hello", "account_id": "0", "max_tokens": "200", "message": "Hello there"}

@@ -15,7 +15,8 @@ from opus_api.services.contacts import ONE_PER, Contact, Contacts, looks_like
 from opus_api.state import NOTES
 from opus_api.state.memory import MemoryState
 from opus_api.web import snippets
-from tests.web.conftest import token, weight
+from tests.forms import token
+from tests.web.conftest import weight
 from tests.web.test_pages import add
 
 BODY = {"model": "claude-sonnet-4.5", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}

@@ -10,7 +10,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from opus_api.extensions import db
 from opus_api.models import Account, ApiKey
 from opus_api.services.accounts import Accounts
-from tests.web.conftest import sign_in, token
+from tests.forms import sign_in, token
 from tests.web.test_keys_pages import add as add_key
 from tests.web.test_keys_pages import control, made
 from tests.web.test_pages import add

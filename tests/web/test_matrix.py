@@ -21,7 +21,8 @@ from opus_api.models import User, UserSession, now
 from opus_api.services import api_keys, passwords, users
 from opus_api.web.signed_in import issue_token
 from tests import bars, routes
-from tests.conftest import PASSWORD, Caller
+from tests.conftest import Caller
+from tests.forms import PASSWORD
 from tests.routes import SAFE, Kind, Route
 
 STRANGER = "203.0.113.5"

@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 from opus_api.extensions import db
 from opus_api.models import Account, now
 from opus_api.services import api_keys
+from tests.forms import token
 from tests.services.test_statistics import row, write
-from tests.web.conftest import token, weight
+from tests.web.conftest import weight
 
 VALUE = "sk-opus-of-somebody-0123456789"
 

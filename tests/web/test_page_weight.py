@@ -25,8 +25,9 @@ from opus_api.models import (
 from opus_api.services import api_keys
 from opus_api.services.api_keys import LIMITS
 from opus_api.web import brief
+from tests.forms import token
 from tests.services.test_statistics import row, write
-from tests.web.conftest import token, weight
+from tests.web.conftest import weight
 
 MANY = 60
 PAGES = [

@@ -22,9 +22,10 @@ from opus_api.upstreams.models_list import read_models
 from opus_api.web import console, dashboard_pages
 from opus_api.web.languages import in_words
 from opus_api.wire.http import HttpResponse
-from tests.conftest import PASSWORD, Provider
+from tests.conftest import Provider
+from tests.forms import PASSWORD, sign_in, token
 from tests.services.test_statistics import row, write
-from tests.web.conftest import sign_in, token, weight
+from tests.web.conftest import weight
 
 KEY = "sk-or-v1-0123456789abcdef"
 ROOT = config.ROOT

@@ -10,7 +10,7 @@ from opus_api.extensions import db
 from opus_api.models import User, UserSession, now
 from opus_api.services import users
 from opus_api.web.profile_pages import device
-from tests.conftest import PASSWORD
+from tests.forms import PASSWORD
 from tests.web.conftest import weight
 from tests.web.test_keys_pages import control
 

@@ -12,7 +12,7 @@ from opus_api import crypto
 from opus_api.config import Settings
 from opus_api.services import exchange_log, saved_settings, users
 from opus_api.services.exchange_log import Recording
-from tests.conftest import PASSWORD
+from tests.forms import PASSWORD
 
 DOCUMENTED = {
     "apiKey": None,

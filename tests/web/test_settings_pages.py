@@ -11,8 +11,8 @@ from opus_api.extensions import db
 from opus_api.models import ApiKey, Change, User, UserSession
 from opus_api.services import saved_settings
 from opus_api.services.saved_settings import SAVED, SECRETS
-from tests.conftest import PASSWORD
-from tests.web.conftest import token, weight
+from tests.forms import PASSWORD, token
+from tests.web.conftest import weight
 from tests.web.test_keys_pages import control
 
 Post = Callable[..., str]

@@ -15,7 +15,8 @@ from opus_api import config, create_app
 from opus_api.extensions import db
 from opus_api.models import Account, SignIn, now
 from tests.fakes.amazonq import AmazonQ
-from tests.web.conftest import Browser, token
+from tests.forms import token
+from tests.web.conftest import Browser
 
 FORM = {"name": "mine", "start_url": "https://view.awsapps.com/start", "region": "us-east-1"}
 

@@ -13,8 +13,9 @@ from werkzeug.test import TestResponse
 
 from opus_api.extensions import db
 from opus_api.models import Account, Change, User, UserSession, now
-from tests.conftest import PASSWORD, Provider
-from tests.web.conftest import token, weight
+from tests.conftest import Provider
+from tests.forms import PASSWORD, token
+from tests.web.conftest import weight
 
 KEY = "sk-upstream-0123456789"
 Send = Callable[..., TestResponse]
