@@ -31,13 +31,13 @@ setup: $(RUNTIME) ## make .venv with what the service needs
 run: $(RUNTIME) ## start the service on SQLite
 	@exec $(BIN)/python wsgi.py
 
-# Four processes on two cores: half of the tests wait for services, timers and browsers; with six, those that ask for
-# times miss them. Before, one process reads all files: pytest rewrites every assert, and else each of the four would do
+# Five processes on two cores: half of the tests wait for services, timers and browsers; with six, those that ask for
+# times miss them. Before, one process reads all files: pytest rewrites every assert, and else each of the five would do
 # so. What it has to complain of they say again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: check browser generations ## set everything up, check the code, run all tests
 	@$(BIN)/python -m pytest --collect-only -qq > /dev/null || true
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 check: $(DEV) ## lint, format, types, layers, Dockerfile; changes nothing
 	@$(BIN)/ruff check -q
