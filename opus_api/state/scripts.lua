@@ -2,8 +2,9 @@
 -- with one prefix, KEYS[1].
 --
 -- Under it: places:WORKER (hash: name -> requests in flight there), workers (sorted set: worker -> last beat),
--- gates (hash: name -> "opens trial slow_since"), tried (hash: place of a trial -> when the last one began), turns and uses (hashes by account id), turn (a counter),
--- fleet (JSON) and revision (counts its changes), window:NAME (packed entries), bindings (hash) and bound (sorted set).
+-- gates (hash: name -> "opens trial slow_since"), tried (hash: place of a trial -> when the last one began), turns and
+-- uses (hashes by account id), turn (a counter), fleet (JSON) and revision (counts its changes), window:NAME (packed
+-- entries), bindings (hash) and bound (sorted set).
 
 local function time()
   local now = redis.call('TIME')
