@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 
 from opus_api.config import ROOT
 from tests.commands import Commands
+from tests.forms import PASSWORD
 from tests.processes import GUNICORN, clean, free_port
 
 T = TypeVar("T")
 
 KEY = "sk-client-0123456789"
-PASSWORD = "correct horse battery"
 CONF, HASTY, LEADING = "gunicorn.conf.py", "tests/fakes/hasty.conf.py", "tests/fakes/leading.conf.py"
 LOOPBACK = "127.0.0.0/8"
 

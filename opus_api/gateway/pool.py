@@ -30,17 +30,16 @@ class Lease:
         self._held = held
 
     def release(self) -> None:
-        self.end_trial()
         held, self._held = self._held, None
         if held is not None:
             self._pool.released(held)
 
     def end_trial(self) -> None:
         """Whoever was only tried has passed."""
-        if self._held is not None and (trials := trials_of(self._held.counted)):
-            others = tuple(name for name in self._held.counted if name not in trials)
-            self._held = self._held._replace(counted=others)
-            self._pool.tried(trials)
+        held = self._held
+        if held is not None and (trials := trials_of(held.counted)):
+            self._held = held._replace(counted=tuple(name for name in held.counted if name not in trials))
+            self._pool.released(held._replace(counted=trials))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +102,6 @@ class Pool:
         """Since its request began it was neither deleted nor given another credential."""
         known = self._accounts.get(account.id)
         return known is account or (known is not None and _credential(known) == _credential(account))
-
-    def tried(self, trials: Sequence[str]) -> None:
-        for name in trials:
-            self._state.let_go(name)
 
     def released(self, held: Held) -> None:
         self._state.release(held)

@@ -111,7 +111,8 @@ local function pick(keys, args)
   if tonumber(redis.call('GET', prefix .. 'revision') or 0) < tonumber(args[8]) then return {-1} end
   local candidates = wanted(prefix, cjson.decode(args[1]), cjson.decode(args[2]))
   local chosen, places = best(prefix, candidates, now, math.huge, args)
-  if not chosen then chosen, places = best(prefix, candidates, now, tonumber(args[9]), args) end
+  local longest = tonumber(args[9])
+  if not chosen and longest < math.huge then chosen, places = best(prefix, candidates, now, longest, args) end
   if not chosen then return false end
   redis.call('HSET', prefix .. 'turns', chosen.id, redis.call('INCR', prefix .. 'turn'))
   redis.call('HINCRBY', prefix .. 'uses', chosen.id, 1)
