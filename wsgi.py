@@ -21,11 +21,12 @@ if __name__ == "__main__":
 else:
     from opus_api import create_app
 
+    is_command = "FLASK_RUN_FROM_CLI" in os.environ  # which `flask` sets
     try:
-        app = create_app(commands="FLASK_RUN_FROM_CLI" in os.environ)  # which `flask` sets
+        app = create_app(commands=is_command)
     except ConfigError as error:
         sys.exit(str(error))
     atexit.register(app.extensions["recorder"].stop)  # for `flask run`; gunicorn's workers end before
-    gc.freeze()  # still nothing of it is garbage: the next look would begin with it
-    atexit.register(gc.unfreeze)  # only while it runs: what is taken apart at the end must go in order
+    if not is_command:  # which takes all of it apart at its end, in order
+        gc.freeze()  # still nothing of it is garbage: the next look would begin with it
     gc.enable()
